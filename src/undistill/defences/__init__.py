@@ -1,0 +1,4 @@
+"""Defences of a classifier against distillation.
+
+- ``undistill.defences.training``: losses that a teacher is trained with (cross entropy, label smoothing, CMIM).
+"""

@@ -1,0 +1,76 @@
+"""The defence this package is about: cross entropy plus CMI at several powers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from undistill.defences.training.cmim_loss import CMIM_POWERS, CMIMLoss, check_settings
+from undistill.defences.training.defence import Defence
+from undistill.errors import InputError
+from undistill.information import check_powers
+
+
+@dataclass(frozen=True)
+class CMIM(Defence):
+    """CMI minimised at several powers beside cross entropy, so that each class's outputs collapse to one point.
+
+    The formula and the meaning of each field are those of :class:`CMIMLoss`.
+
+    Args:
+        weight: weight of the CMI term, at least 0.
+        powers: powers a = 1/T, each above 0.
+        weighting: weight of each power: "inverse-square", "log-uniform" or "none".
+        aggregation: over powers: "mean", "maximum" or "power-mean".
+        exponent: exponent of the power mean.
+        centroids: "free" or "symmetric".
+        decay: weight that a centroid keeps of its past at each batch that holds its class, in [0, 1).
+        ramp: share of the training, in [0, 1], over which the weight grows linearly from 0.
+
+    Raises:
+        InputError: a field out of its range, or an unknown word.
+
+    >>> CMIM(weight=0.3).loss(num_classes=10, steps=1000).ramp_steps
+    100
+    """
+
+    weight: float = 1.0
+    powers: tuple[float, ...] = CMIM_POWERS
+    weighting: str = "inverse-square"
+    aggregation: str = "mean"
+    exponent: float = 4.0
+    centroids: str = "free"
+    decay: float = 0.9
+    ramp: float = 0.1
+
+    name: ClassVar[str] = "cmim"
+    summary: ClassVar[str] = (
+        "cross entropy plus the conditional mutual information of each class's outputs at several powers"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(
+            weight=self.weight,
+            weighting=self.weighting,
+            aggregation=self.aggregation,
+            exponent=self.exponent,
+            centroids=self.centroids,
+            decay=self.decay,
+        )
+        object.__setattr__(self, "powers", check_powers(self.powers))
+        if not 0 <= self.ramp <= 1:
+            raise InputError(f"ramp is a share of the training and must lie in [0, 1], got {self.ramp}.")
+
+    def loss(self, num_classes: int, steps: int) -> nn.Module:
+        return CMIMLoss(
+            num_classes,
+            self.weight,
+            powers=self.powers,
+            weighting=self.weighting,
+            aggregation=self.aggregation,
+            exponent=self.exponent,
+            centroids=self.centroids,
+            decay=self.decay,
+            ramp_steps=round(self.ramp * steps),
+            reduction="none",
+        )
