@@ -128,8 +128,8 @@ def test_a_batch_takes_little_time() -> None:
         ((3, 32, 32), Augmentation(pad=4, flip=True)),
         ((3, 64, 64), Augmentation(pad=8, flip=True)),
         ((1, 28, 28), Augmentation(pad=3, flip=False)),
-        ((1, 8, 8), Augmentation()),
-        ((3, 32, 16), Augmentation()),
+        ((1, 8, 8), Augmentation(pad=1)),
+        ((3, 32, 16), Augmentation(pad=4, flip=True)),
         ((1, 40), Augmentation()),
     ],
 )

@@ -34,9 +34,9 @@ class Augmentation:
 def default_augmentation(input_shape: tuple[int, ...]) -> Augmentation:
     """The augmentation that :func:`undistill.tasks.load_task` gives to inputs of one shape.
 
-    Images of at least 24 x 24 pixels are cropped with a padding of an eighth of their height (4 pixels for 32 x 32),
-    and mirrored if they have three channels; a mirrored letter or digit is another sign, so images of one channel are
-    not. Smaller images and 1-D signals are left as they are.
+    Images are cropped with a padding of an eighth of their height (4 pixels for 32 x 32, 1 for 8 x 8), and mirrored if
+    they have three channels; a mirrored letter or digit is another sign, so images of one channel are not. 1-D signals
+    are left as they are.
 
     Args:
         input_shape: (channels, height, width) or (channels, length).
@@ -47,9 +47,9 @@ def default_augmentation(input_shape: tuple[int, ...]) -> Augmentation:
         >>> default_augmentation((1, 28, 28))
         Augmentation(pad=3, flip=False)
         >>> default_augmentation((1, 8, 8))
-        Augmentation(pad=0, flip=False)
+        Augmentation(pad=1, flip=False)
     """
-    if len(input_shape) == 2 or min(input_shape[1:]) < 24:
+    if len(input_shape) == 2:
         return Augmentation()
     return Augmentation(pad=input_shape[1] // 8, flip=input_shape[0] == 3)
 

@@ -1,0 +1,45 @@
+"""Protect classifiers against knowledge distillation, attack them, and audit the claim of protection.
+
+The rooms, from the ground up:
+
+- ``information``: conditional mutual information of a model's outputs, at every power a = 1/T;
+- ``statistics``: paired differences, Holm, detectable gaps;
+- ``tasks``, ``models``, ``attacks``, ``defences``: data, networks, and the methods on both sides;
+- ``blackbox``, ``training``: what an outsider sees; the one training loop;
+- ``audit``: from a teacher to a verdict;
+- ``report``, ``cli``: what people look at.
+"""
+
+from importlib.metadata import version
+
+from undistill.attacks import KD, KDWithoutLabels
+from undistill.audit import Audit, Protocol, audit, audit_all
+from undistill.defences.training import CMIM, CMIMLoss
+from undistill.errors import InputError
+from undistill.information import CMISpectrum
+from undistill.models import Classifier, load_checkpoint, save_checkpoint
+from undistill.tasks import Task, load_task
+from undistill.training import Recipe, train_teacher
+
+__version__ = version("undistill")
+
+__all__ = [
+    "CMIM",
+    "KD",
+    "Audit",
+    "CMIMLoss",
+    "CMISpectrum",
+    "Classifier",
+    "InputError",
+    "KDWithoutLabels",
+    "Protocol",
+    "Recipe",
+    "Task",
+    "__version__",
+    "audit",
+    "audit_all",
+    "load_checkpoint",
+    "load_task",
+    "save_checkpoint",
+    "train_teacher",
+]

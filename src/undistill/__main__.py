@@ -1,0 +1,7 @@
+"""``python -m undistill`` is ``undistill``."""
+
+import sys
+
+from undistill.cli import main
+
+sys.exit(main())

@@ -1,0 +1,169 @@
+"""Black boxes: a model of one's own, or anything that can be called."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
+from undistill.errors import InputError
+from undistill.models import Classifier, import_callable, load_checkpoint
+from undistill.tasks import Split
+
+QUERY_BATCH = 256
+
+
+class BlackBox(ABC):
+    """A teacher as an outsider sees it.
+
+    Attributes:
+        name: what reports call it.
+        fingerprint: equal only for boxes that answer alike; names stored answers and trials.
+    """
+
+    name: str
+    fingerprint: str
+
+    @abstractmethod
+    def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Natural log-probabilities (float32) for raw images in [0, 1]; ``-inf`` is an exact zero."""
+
+    def answers(self, split: Split) -> Float[Tensor, "n classes"]:
+        """Log-probabilities for the clean images of a split, checked.
+
+        Raises:
+            InputError: an answer holds NaN or does not sum to 1.
+        """
+        parts = split.images.split(QUERY_BATCH)
+        log_probs = torch.cat([self.log_probs(images.float().div_(255)).cpu() for images in parts])
+        check_log_probs(log_probs, self.name)
+        return log_probs
+
+
+@dataclass
+class LocalBlackBox(BlackBox):
+    """A classifier in this process. It answers in float32 and in evaluation mode; NaN is an error.
+
+    Example:
+        >>> from undistill.models import make_classifier
+        >>> teacher = make_classifier(
+        ...     "mlp-4", class_names=("a", "b"), input_shape=(1, 2, 2), mean=(0.0,), std=(1.0,), seed=0
+        ... )
+        >>> LocalBlackBox("teacher", teacher).log_probs(torch.zeros(3, 1, 2, 2)).exp().sum(1).round(decimals=5).tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+    name: str
+    classifier: Classifier
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.classifier = self.classifier.eval()
+        self.fingerprint = self.classifier.fingerprint()
+
+    @torch.no_grad()
+    def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        log_probs = torch.log_softmax(self.classifier(images).float(), 1)
+        check_log_probs(log_probs, self.name)
+        return log_probs
+
+
+@dataclass
+class CallableBlackBox(BlackBox):
+    """Anything that maps raw images in [0, 1], shape (n, \\*input_shape), to one row of answers per image.
+
+    Rows that are not negative and sum to 1 are taken as probabilities, all others as logits (of which
+    log-probabilities are a case). Which of the two it is is decided once, on ``probe``, and held to afterwards:
+    probabilities that cease to be such are an error, never a guess.
+
+    Args:
+        name: what reports call it.
+        function: the callable; an ``nn.Module`` is put into evaluation mode.
+        classes: number of classes that the answers must have.
+        probe: a few images of the task, shape (n, \\*input_shape), float in [0, 1].
+
+    Raises:
+        InputError: the answers are no tensor of shape (n, classes), or hold NaN.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    classes: int
+    probe: Float[Tensor, "n *shape"]
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, nn.Module):
+            self.function = self.function.eval()
+        rows = self._ask(self.probe)
+        self.gives_probabilities = bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-3).all())
+        # Four decimals: the same model must keep its fingerprint across thread counts and machines.
+        answers = self.log_probs(self.probe).clamp_min(-100).mul(1e4).round().to(torch.int64)
+        self.fingerprint = hashlib.sha256(f"{self.name}".encode() + answers.numpy().tobytes()).hexdigest()
+
+    @torch.no_grad()
+    def _ask(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        rows = self.function(images)
+        if not isinstance(rows, Tensor):
+            raise InputError(f"{self.name} returned a {type(rows).__name__}, must return a torch.Tensor")
+        expected = (len(images), self.classes)
+        if tuple(rows.shape) != expected:
+            raise InputError(
+                f"{self.name} returned shape {tuple(rows.shape)} for {len(images)} images, must return {expected}: "
+                "one row per image, one column per class of the task"
+            )
+        return rows.detach().float().cpu()
+
+    def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        rows = self._ask(images)
+        if self.gives_probabilities:
+            return log_probs_of_probabilities(rows, self.name)
+        log_probs = torch.log_softmax(rows, 1)
+        check_log_probs(log_probs, self.name)
+        return log_probs
+
+
+def open_black_box(
+    teacher: "str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]",
+    *,
+    class_names: tuple[str, ...],
+    probe: Float[Tensor, "n *shape"],
+    name: str | None = None,
+) -> BlackBox:
+    """Turn what a user calls a teacher into a black box for a task.
+
+    Args:
+        teacher: a checkpoint folder, ``package.module:callable``, a classifier, any callable, or a black box.
+        class_names: the task's classes.
+        probe: a few of the task's images, float in [0, 1].
+        name: what reports call it; by default the name of the folder, the architecture, the function or the class.
+
+    Raises:
+        InputError: no such folder or callable, or a teacher of another class count or input shape than the task.
+    """
+    if isinstance(teacher, BlackBox):
+        return teacher
+    if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
+        name, teacher = name or teacher, import_callable(teacher)
+    if isinstance(teacher, str | Path):
+        path = Path(teacher)
+        name, teacher = name or path.resolve().name, load_checkpoint(path)
+    if isinstance(teacher, Classifier):
+        name = name or teacher.architecture
+        if teacher.num_classes != len(class_names):
+            raise InputError(
+                f"teacher {name!r} has {teacher.num_classes} classes, the task has {len(class_names)}; "
+                "choose the task (and its classes) that the teacher was trained for"
+            )
+        if teacher.input_shape != tuple(probe.shape[1:]):
+            raise InputError(
+                f"teacher {name!r} takes inputs of shape {teacher.input_shape}, the task has {tuple(probe.shape[1:])}"
+            )
+        return LocalBlackBox(name, teacher)
+    name = name or str(getattr(teacher, "__name__", type(teacher).__name__))
+    return CallableBlackBox(name, teacher, len(class_names), probe)

@@ -1,0 +1,27 @@
+"""The one loop that trains teachers, references, placebos and knockoffs alike."""
+
+from undistill.training.defaults import Defaults, defaults_for
+from undistill.training.evaluate import accuracy, predict
+from undistill.training.loop import EpochRecord, NonFiniteLossError, fit
+from undistill.training.objectives import FromAnswers, FromLabels, Objective
+from undistill.training.progress import Progress, SilentProgress, TerminalProgress
+from undistill.training.recipe import Recipe
+from undistill.training.teacher import train_teacher
+
+__all__ = [
+    "Defaults",
+    "EpochRecord",
+    "FromAnswers",
+    "FromLabels",
+    "NonFiniteLossError",
+    "Objective",
+    "Progress",
+    "Recipe",
+    "SilentProgress",
+    "TerminalProgress",
+    "accuracy",
+    "defaults_for",
+    "fit",
+    "predict",
+    "train_teacher",
+]
