@@ -1,15 +1,14 @@
-from dataclasses import replace
 
 import pytest
 
-from undistill.models import make_classifier
-from undistill.tasks import Augmentation, load_task
+from undistill.tasks import load_task
+from undistill.training import classifier_for
 
 
 @pytest.fixture(scope="session")
 def digits():
     """500 / 297 / 1,000 images of 8 x 8 pixels, shifted at random in training."""
-    return replace(load_task("digits"), augmentation=Augmentation(pad=1))
+    return load_task("digits")
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +16,6 @@ def fresh(digits):
     """Makes classifiers for the digits, whose initial weights depend on the architecture alone."""
 
     def make(architecture="mlp-4"):
-        return make_classifier(
-            architecture,
-            class_names=digits.class_names,
-            input_shape=digits.input_shape,
-            mean=digits.mean,
-            std=digits.std,
-            seed=0,
-        )
+        return classifier_for(digits, architecture, seed=0)
 
     return make

@@ -68,7 +68,7 @@ class LocalBlackBox(BlackBox):
 
     @torch.no_grad()
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        log_probs = torch.log_softmax(self.classifier(images).float(), 1)
+        log_probs = torch.log_softmax(self.classifier.to(images.device)(images).float(), 1)
         check_log_probs(log_probs, self.name)
         return log_probs
 
@@ -134,6 +134,7 @@ def open_black_box(
     class_names: tuple[str, ...],
     probe: Float[Tensor, "n *shape"],
     name: str | None = None,
+    trust_import_path: bool = False,
 ) -> BlackBox:
     """Turn what a user calls a teacher into a black box for a task.
 
@@ -142,9 +143,11 @@ def open_black_box(
         class_names: the task's classes.
         probe: a few of the task's images, float in [0, 1].
         name: what reports call it; by default the name of the folder, the architecture, the function or the class.
+        trust_import_path: let a checkpoint import and run the code that it names (see :func:`load_checkpoint`).
 
     Raises:
-        InputError: no such folder or callable, or a teacher of another class count or input shape than the task.
+        InputError: no such folder or callable, or a teacher of another class count, class order or input shape than
+            the task.
     """
     if isinstance(teacher, BlackBox):
         return teacher
@@ -152,13 +155,18 @@ def open_black_box(
         name, teacher = name or teacher, import_callable(teacher)
     if isinstance(teacher, str | Path):
         path = Path(teacher)
-        name, teacher = name or path.resolve().name, load_checkpoint(path)
+        name, teacher = name or path.resolve().name, load_checkpoint(path, trust_import_path=trust_import_path)
     if isinstance(teacher, Classifier):
         name = name or teacher.architecture
         if teacher.num_classes != len(class_names):
             raise InputError(
                 f"teacher {name!r} has {teacher.num_classes} classes, the task has {len(class_names)}; "
                 "choose the task (and its classes) that the teacher was trained for"
+            )
+        if sorted(teacher.class_names) == sorted(class_names) and tuple(teacher.class_names) != class_names:
+            raise InputError(
+                f"teacher {name!r} has the task's classes in another order ({', '.join(teacher.class_names[:3])}, ... "
+                f"and not {', '.join(class_names[:3])}, ...); choose the task's classes in the teacher's order"
             )
         if teacher.input_shape != tuple(probe.shape[1:]):
             raise InputError(

@@ -3,6 +3,7 @@
 from undistill.training.defaults import Defaults, defaults_for
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, NonFiniteLossError, fit
+from undistill.training.network import classifier_for
 from undistill.training.objectives import FromAnswers, FromLabels, Objective
 from undistill.training.progress import Progress, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
@@ -20,6 +21,7 @@ __all__ = [
     "SilentProgress",
     "TerminalProgress",
     "accuracy",
+    "classifier_for",
     "defaults_for",
     "fit",
     "predict",

@@ -29,5 +29,5 @@ def defaults_for(input_shape: tuple[int, ...]) -> Defaults:
     if len(input_shape) == 2:
         return Defaults("cnn1d", "cnn1d-small", Recipe(epochs=40, batch_size=100, learning_rate=0.1))
     if min(input_shape[1:]) < 16:
-        return Defaults("cnn", "mlp-32", Recipe(epochs=60, batch_size=50, learning_rate=0.1))
+        return Defaults("cnn", "mlp-64", Recipe(epochs=100, batch_size=50, learning_rate=0.1))
     return Defaults("resnet20", "resnet8", Recipe())

@@ -11,11 +11,12 @@ from accelerate import PartialState
 from undistill.defences.training import Defence
 from undistill.errors import InputError
 from undistill.files import content_hash
-from undistill.models import Classifier, load_checkpoint, make_classifier, save_checkpoint
+from undistill.models import Classifier, load_checkpoint, save_checkpoint
 from undistill.settings import settings_of
 from undistill.tasks import Task
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import RESUME_FILE, fit
+from undistill.training.network import classifier_for
 from undistill.training.objectives import FromLabels
 from undistill.training.progress import Progress
 from undistill.training.recipe import Recipe
@@ -28,7 +29,7 @@ def train_teacher(
     recipe: Recipe,
     *,
     seed: int,
-    folder: Path,
+    folder: str | Path,
     tensorboard: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Classifier:
@@ -53,6 +54,7 @@ def train_teacher(
     Raises:
         InputError: ``folder`` holds another model, or the training cannot go on (see :func:`fit`).
     """
+    folder = Path(folder)
     trained: dict[str, Any] = {
         "task": task.source,
         "task_fingerprint": task.fingerprint,
@@ -67,14 +69,7 @@ def train_teacher(
             raise InputError(f"{folder} exists and holds something else than this training; choose another folder")
         _clear(scratch)
         return load_checkpoint(folder, trust_import_path=True)  # the code, if any, is what the caller named
-    classifier = make_classifier(
-        architecture,
-        class_names=task.class_names,
-        input_shape=task.input_shape,
-        mean=task.mean,
-        std=task.std,
-        seed=seed,
-    )
+    classifier = classifier_for(task, architecture, seed=seed)
     steps = recipe.epochs * recipe.steps_per_epoch(len(task.train))
     records = fit(
         classifier,

@@ -1,0 +1,21 @@
+"""Settings of the documentation; built by `make docs`."""
+
+from importlib.metadata import version as installed_version
+
+project = "undistill"
+author = "the undistill authors"
+copyright = "2026, the undistill authors"
+release = version = installed_version("undistill")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = "undistill"
