@@ -121,9 +121,12 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatc
     printed = capsys.readouterr().out
     assert "threads: 1" in printed
     assert "at most 12" in printed
+    assert "had its core for" in printed
     written = json.loads((tmp_path / "figures.json").read_text())
     assert set(written["setting"]) == {"date", "command", "processor", "cores", "bfloat16 in hardware", "versions"}
-    (rows,) = written["figures"].values()
+    assert list(written["benchmarks"]) == ["cmim-loss"]
+    assert written["benchmarks"]["cmim-loss"]["share_of_core"] > 0
+    rows = written["benchmarks"]["cmim-loss"]["figures"]
     assert [row["name"] for row in rows] == ["closed form", "autograd", "cross entropy", "autograd / closed form"]
     assert all(row["n"] == len(row["values"]) == 2 for row in rows)
     assert all(row["minimum"] <= row["median"] <= row["maximum"] for row in rows)

@@ -1,0 +1,26 @@
+"""Measurements of what the package claims about its speed. ``python -m benchmarks`` runs them; see docs/benchmarks.md.
+
+Each benchmark is one file with one function, whose arguments are sizes and which returns :class:`Figure` objects. What
+is compared runs in turns within one process, on one core.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.cmim_loss import cmim_loss
+from benchmarks.cmim_step import cmim_step
+from benchmarks.precision import precision
+from benchmarks.spectrum import spectrum
+from benchmarks.step import step
+from benchmarks.throughput import throughput
+from benchmarks.timing import Figure
+
+BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
+    "throughput": throughput,
+    "cmim-step": cmim_step,
+    "cmim-loss": cmim_loss,
+    "spectrum": spectrum,
+    "step": step,
+    "precision": precision,
+}
+
+__all__ = ["BENCHMARKS", "Figure"]

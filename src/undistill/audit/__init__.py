@@ -1,0 +1,33 @@
+"""Protocol, plan, execution, store and judgement: from a teacher to a verdict."""
+
+from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
+from undistill.audit.protocol import Protocol
+from undistill.audit.result import SCHEMA, Audit, TeacherFacts, spectrum_json
+from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
+from undistill.audit.store import Store
+from undistill.audit.trial import Trial, run_trial
+
+__all__ = [
+    "PROBE_IMAGES",
+    "SCHEMA",
+    "Accuracies",
+    "Audit",
+    "Cell",
+    "Leak",
+    "Measured",
+    "Outcome",
+    "Protocol",
+    "SilentWatcher",
+    "Store",
+    "TeacherFacts",
+    "Trial",
+    "Verdict",
+    "Watcher",
+    "audit",
+    "audit_all",
+    "audit_path",
+    "judge",
+    "run_trial",
+    "spectrum_json",
+    "verdict_of",
+]

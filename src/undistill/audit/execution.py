@@ -1,0 +1,102 @@
+"""Trials run in a pool of processes, one thread each."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from typing import Any
+
+import torch
+from loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+
+from undistill.audit.store import Store
+from undistill.audit.trial import Trial, run_trial
+from undistill.blackbox import AnswerCache, BlackBox
+from undistill.errors import InputError
+from undistill.tasks import Task
+
+_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Workers:
+    """A pool that holds the task and the black boxes, and runs trials into a store.
+
+    The pool starts with the first trial and ends with the ``with`` block. ``workers=1`` runs in this process, with one
+    thread as well, so that no outcome depends on the number of workers.
+
+    Args:
+        task: the data of all trials.
+        boxes: the black boxes that knockoffs ask.
+        store: where outcomes go, each as soon as its trial ends.
+        cache: answers shared by all processes.
+        workers: processes; by default as many as cores.
+    """
+
+    def __init__(
+        self, task: Task, boxes: Sequence[BlackBox], store: Store, cache: AnswerCache, workers: int | None = None
+    ) -> None:
+        self.task, self.store, self.cache = task, store, cache
+        self.boxes = {box.fingerprint: box for box in boxes}
+        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        if self.workers < 1:
+            raise InputError(f"workers is {self.workers}, must be at least 1")
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=kind is not None)
+
+    def run(self, trials: Sequence[Trial], done: Callable[[Trial, dict[str, Any]], None]) -> None:
+        """Run the trials that the store lacks; call ``done`` with each outcome as it arrives.
+
+        Raises:
+            InputError: a trial refused its input, the disk is full, or a worker was killed.
+        """
+        missing = [trial for trial in dict.fromkeys(trials) if trial not in self.store]
+        if self.workers == 1:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                for trial in missing:
+                    done(trial, _run_and_store(trial, self.task, self.boxes, self.store, self.cache))
+            finally:
+                torch.set_num_threads(threads)
+            return
+        if not missing:
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                max_workers=self.workers,
+                initializer=_initialise,
+                initargs=(self.task, self.boxes, self.store, self.cache),
+                env=_THREADS,
+            )
+        futures = {self._pool.submit(_work, trial): trial for trial in missing}
+        try:
+            for future in as_completed(futures):
+                done(futures[future], future.result())
+        except TerminatedWorkerError as error:
+            raise InputError(
+                "a worker was killed, most often because memory ran out; finished trials are stored, so run the same "
+                "command again, with fewer --workers"
+            ) from error
+
+
+def _initialise(task: Task, boxes: dict[str, BlackBox], store: Store, cache: AnswerCache) -> None:
+    torch.set_num_threads(1)
+    _work.context = (task, boxes, store, cache)  # type: ignore[attr-defined]
+
+
+def _work(trial: Trial) -> dict[str, Any]:
+    task, boxes, store, cache = _work.context  # type: ignore[attr-defined]
+    return _run_and_store(trial, task, boxes, store, cache)
+
+
+def _run_and_store(
+    trial: Trial, task: Task, boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
+) -> dict[str, Any]:
+    outcome = run_trial(trial, task, boxes, cache)
+    store.write(trial, outcome)
+    return outcome

@@ -1,0 +1,83 @@
+"""What an audit does: attacks, controls, students, seeds, margins."""
+
+import math
+from dataclasses import dataclass, field
+
+from undistill.attacks import KD, Attack, KDWithoutLabels
+from undistill.errors import InputError
+from undistill.training import Recipe
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that determines an audit, apart from the teacher and the task.
+
+    Settings of attacks, placebos and label smoothing are chosen by mean accuracy on the validation split over
+    ``tuning_seeds`` seeds, and judged on the test split over ``seeds`` other seeds.
+
+    Args:
+        students: architectures.
+        recipe: how every student is trained.
+        attacks: one grid per attack: settings of one attack, among which the audit chooses.
+        smoothings: label smoothing of the reference students; 0 is plain cross entropy.
+        placebo_smoothings: smoothing of the one-hot labels that stand in for a teacher; tried with each setting of
+            an attack's grid.
+        seeds: paired seeds on which cells are judged.
+        tuning_seeds: seeds on which settings are chosen.
+        margin: largest leak, in points of accuracy, that still counts as none.
+        alpha: error rate of each one-sided decision; 0.025 is a two-sided 95% interval.
+
+    Raises:
+        InputError: a value is out of range; the message names every one.
+
+    Example:
+        >>> protocol = Protocol(students=("mlp-16",), recipe=Recipe(epochs=60, batch_size=50))
+        >>> [grid[0].name for grid in protocol.attacks]
+        ['kd', 'kd-no-labels']
+    """
+
+    students: tuple[str, ...]
+    recipe: Recipe
+    attacks: tuple[tuple[Attack, ...], ...] = field(default_factory=lambda: (KD.grid(), KDWithoutLabels.grid()))
+    smoothings: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
+    placebo_smoothings: tuple[float, ...] = (0.01, 0.1, 0.3)
+    seeds: int = 5
+    tuning_seeds: int = 1
+    margin: float = 0.5
+    alpha: float = 0.025
+
+    def __post_init__(self) -> None:
+        names = [grid[0].name for grid in self.attacks if grid]
+        grids_hold = all(len({type(attack) for attack in grid}) == 1 for grid in self.attacks)
+        rules = [
+            (bool(self.students), "no student is named; name at least one architecture"),
+            (bool(self.attacks) and grids_hold, "attacks must be grids of one attack each, and at least one"),
+            (len(set(names)) == len(names), f"attacks {names} name one attack twice; put its settings into one grid"),
+            (len(set(self.students)) == len(self.students), f"students {self.students} name one twice"),
+            (bool(self.smoothings), "smoothings is empty; 0 is plain cross entropy"),
+            (bool(self.placebo_smoothings), "placebo_smoothings is empty; a placebo needs at least one"),
+            (
+                all(0 <= value < 1 for value in (*self.smoothings, *self.placebo_smoothings)),
+                f"smoothings are {self.smoothings} and {self.placebo_smoothings}, must lie in [0, 1)",
+            ),
+            (self.seeds >= 2, f"seeds is {self.seeds}, must be at least 2 (an interval needs two)"),
+            (self.tuning_seeds >= 1, f"tuning_seeds is {self.tuning_seeds}, must be at least 1"),
+            (0 < self.margin < math.inf, f"margin is {self.margin}, must be finite and above 0 points"),
+            (0 < self.alpha < 0.5, f"alpha is {self.alpha}, must lie between 0 and 0.5"),
+        ]
+        problems = [words for holds, words in rules if not holds]
+        if problems:
+            raise InputError(f"protocol: {'; '.join(problems)}")
+
+    @property
+    def judged_seeds(self) -> tuple[int, ...]:
+        """Seeds of the test: 0, 1, ..."""
+        return tuple(range(self.seeds))
+
+    @property
+    def chosen_seeds(self) -> tuple[int, ...]:
+        """Seeds of the choice of settings; never those of the test."""
+        return tuple(range(TUNING_SEED, TUNING_SEED + self.tuning_seeds))
+
+
+TUNING_SEED = 1_000_000

@@ -1,0 +1,326 @@
+"""The audit: from teachers and a task to verdicts."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, runtime_checkable
+from typing import Protocol as Interface
+
+from torch import Tensor
+
+from undistill.attacks import Attack
+from undistill.audit.execution import Workers
+from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
+from undistill.audit.protocol import Protocol
+from undistill.audit.result import Audit, TeacherFacts
+from undistill.audit.store import Store
+from undistill.audit.trial import Trial, make_student
+from undistill.blackbox import AnswerCache, BlackBox, LocalBlackBox, open_black_box
+from undistill.defences.training import CrossEntropy
+from undistill.errors import InputError
+from undistill.files import write_json
+from undistill.information import spectrum_compute, spectrum_update
+from undistill.models import Classifier
+from undistill.settings import settings_of
+from undistill.tasks import Task, load_task
+from undistill.training import Progress, Recipe, accuracy, defaults_for, train_teacher
+
+TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
+PROBE_IMAGES = 256
+
+
+@runtime_checkable
+class Watcher(Interface):
+    """What an audit tells while it runs."""
+
+    def training(self, title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress] | None:
+        """A teacher is about to be trained; what shows it, if anything."""
+
+    def stage(self, title: str, trials: int, stored: int) -> None:
+        """A stage of ``trials`` trials begins, of which ``stored`` are already in the store."""
+
+    def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
+        """A trial has ended and is stored."""
+
+
+class SilentWatcher:
+    """Says nothing."""
+
+    def training(self, title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress] | None:
+        return None
+
+    def stage(self, title: str, trials: int, stored: int) -> None:
+        pass
+
+    def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
+        pass
+
+
+def audit(
+    teacher: TeacherLike,
+    task: str | Task,
+    *,
+    out: str | Path,
+    name: str | None = None,
+    protocol: Protocol | None = None,
+    undefended: TeacherLike | None = None,
+    workers: int | None = None,
+    trust_import_path: bool = False,
+    watcher: Watcher | None = None,
+) -> Audit:
+    """Audit one teacher: does it leak, through which attack, how sure are we?
+
+    Trains references, placebos and knockoffs with paired seeds, judges every cell (attack x student), and writes
+    ``out/audit.json``. Finished trials are stored in ``out/trials``: the same call again runs only what is missing.
+
+    Args:
+        teacher: a checkpoint folder, ``package.module:callable``, a classifier, a black box, or any callable that maps
+            raw images in [0, 1] to probabilities or logits.
+        task: a task, or the name of one.
+        out: folder of stored trials and results.
+        name: of the teacher in results; by default its folder's, callable's or architecture's name.
+        protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs.
+        undefended: a teacher of the same task that was trained with cross entropy. An attack that does not leak on it
+            is too weak to clear ``teacher``. By default one is trained, with ``teacher``'s architecture and recipe
+            where they are known.
+        workers: processes; by default as many as cores.
+        trust_import_path: let checkpoints import and run the code that they name.
+        watcher: told what happens.
+
+    Raises:
+        InputError: bad input; nothing that was finished is lost.
+    """
+    [result] = audit_all(
+        [teacher],
+        task,
+        out=out,
+        names=None if name is None else [name],
+        protocol=protocol,
+        undefended=undefended,
+        workers=workers,
+        trust_import_path=trust_import_path,
+        watcher=watcher,
+    )
+    return result
+
+
+def audit_all(
+    teachers: Sequence[TeacherLike],
+    task: str | Task,
+    *,
+    out: str | Path,
+    names: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
+    undefended: TeacherLike | None = None,
+    workers: int | None = None,
+    trust_import_path: bool = False,
+    watcher: Watcher | None = None,
+) -> list[Audit]:
+    """Audit several teachers of one task; references and placebos are trained once for all. See :func:`audit`.
+
+    A teacher whose checkpoint says that it was trained on this task with cross entropy serves as the undefended one.
+    """
+    out, task = Path(out), load_task(task) if isinstance(task, str) else task
+    watcher = watcher or SilentWatcher()
+    defaults = defaults_for(task.input_shape)
+    protocol = protocol or Protocol((defaults.student,), defaults.recipe)
+    open_box = partial(
+        open_black_box,
+        class_names=task.class_names,
+        probe=task.validation.images[:PROBE_IMAGES].float().div(255),
+        trust_import_path=trust_import_path,
+    )
+    if names is not None and len(names) != len(teachers):
+        raise InputError(f"there are {len(names)} names for {len(teachers)} teachers; give one each, or none")
+    boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
+    for student in protocol.students:
+        make_student(student, task, seed=0)  # what cannot be built is refused before anything is trained
+    _claim(out, task, boxes)
+    if undefended is not None:
+        reference = open_box(undefended)
+    else:
+        reference = _undefended_among(boxes, task) or _train_undefended(boxes, task, out / "undefended", watcher)
+    everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
+
+    store = Store(out / "trials")
+    with Workers(task, everyone, store, AnswerCache(out / "answers"), workers) as pool:
+        plan = Plan(task, protocol, everyone)
+        _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
+        _run_stage("judge on test", plan.judging(store), pool, store, watcher)
+    too_weak = frozenset(
+        (cell.attack, cell.student)
+        for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
+        if cell.outcome is not Outcome.LEAKS
+    )
+    undefended_facts = reference.name, accuracy(reference.answers(task.test), task.test)
+    results = []
+    for box in boxes:
+        cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
+        result = Audit(task, _measure(box, task), undefended_facts, protocol, cells)
+        write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
+        results.append(result)
+    return results
+
+
+def audit_path(out: Path, name: str, *, alone: bool) -> Path:
+    """Where a teacher's ``audit.json`` goes: ``out`` itself when it is audited alone, else a folder of its name."""
+    return (out if alone else out / name) / "audit.json"
+
+
+class Plan:
+    """The flat lists of trials of an audit, and the way back from their outcomes to cells."""
+
+    def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
+        self.task, self.protocol, self.boxes = task, protocol, boxes
+
+    def _references(self, student: str) -> list[Trial]:
+        trial = self._trial(student)
+        return [replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings]
+
+    def _placebos(self, student: str, grid: Sequence[Attack]) -> list[Trial]:
+        trial = self._trial(student)
+        pairs = product(grid, self.protocol.placebo_smoothings)
+        return [replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in pairs]
+
+    def _knockoffs(self, student: str, grid: Sequence[Attack], box: BlackBox) -> list[Trial]:
+        trial = self._trial(student)
+        return [replace(trial, attack=attack, teacher=box.fingerprint) for attack in grid]
+
+    def _trial(self, student: str) -> Trial:
+        """A trial without a seed or settings, of which the others are made."""
+        return Trial(self.task.fingerprint, student, self.protocol.recipe, seed=-1)
+
+    def _choices(self, boxes: Sequence[BlackBox]) -> list[list[Trial]]:
+        """Lists of settings, of each of which one is chosen."""
+        choices = []
+        for student in self.protocol.students:
+            choices.append(self._references(student))
+            for grid in self.protocol.attacks:
+                choices.append(self._placebos(student, grid))
+                choices.extend(self._knockoffs(student, grid, box) for box in boxes)
+        return choices
+
+    def tuning(self) -> list[Trial]:
+        """Every setting on the tuning seeds. A list with one setting leaves nothing to choose."""
+        return [
+            replace(trial, seed=seed)
+            for choice in self._choices(self.boxes)
+            if len(choice) > 1
+            for trial in choice
+            for seed in self.protocol.chosen_seeds
+        ]
+
+    def judging(self, store: Store) -> list[Trial]:
+        """The chosen settings on the judged seeds."""
+        chosen = [self._choose(choice, store) for choice in self._choices(self.boxes)]
+        return [replace(trial, seed=seed) for trial in chosen for seed in self.protocol.judged_seeds]
+
+    def _choose(self, choice: Sequence[Trial], store: Store) -> Trial:
+        """The setting with the best mean accuracy on the validation split; the first of equals."""
+        if len(choice) == 1:
+            return choice[0]
+
+        def validation(trial: Trial) -> float:
+            outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.chosen_seeds]
+            return math.fsum(outcome["validation_accuracy"] for outcome in outcomes)
+
+        return max(choice, key=validation)
+
+    def measured(self, box: BlackBox, store: Store) -> list[Measured]:
+        """The accuracies of every cell of ``box``."""
+        cells = []
+        for student in self.protocol.students:
+            ls, _ = self._accuracies(self._references(student), store)
+            for grid in self.protocol.attacks:
+                placebo, _ = self._accuracies(self._placebos(student, grid), store)
+                knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
+                agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
+                cells.append(Measured(grid[0].name, student, knockoff, ls, placebo, agreement, outcomes[0]["queries"]))
+        return cells
+
+    def _accuracies(self, choice: Sequence[Trial], store: Store) -> tuple[Accuracies, list[dict[str, Any]]]:
+        trial = self._choose(choice, store)
+        outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.judged_seeds]
+        validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
+        return Accuracies(_setting(trial), tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
+
+
+def _setting(trial: Trial) -> str:
+    settings = {} if trial.attack is None else settings_of(trial.attack)
+    if trial.smoothing is not None:
+        settings["smoothing"] = trial.smoothing
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
+    watcher.stage(title, len(trials), sum(trial in store for trial in trials))
+    pool.run(trials, watcher.trial)
+
+
+def _claim(out: Path, task: Task, boxes: Sequence[BlackBox]) -> None:
+    """Refuse a folder that holds another audit; mark it as this one's."""
+    names = [box.name for box in boxes]
+    if len(set(names)) < len(names):
+        raise InputError(f"teachers {names} share a name; give each folder or callable a name of its own")
+    path = out / "undistill.json"
+    marks = {box.name: box.fingerprint for box in boxes}
+    alone = names[0] if len(names) == 1 else None  # whose audit.json stands in ``out`` itself
+    if path.exists():
+        try:
+            held = json.loads(path.read_bytes())
+            held_task, held_marks, held_alone = held["task"], dict(held["teachers"]), held["alone"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); delete it, or choose another folder") from error
+        changed = [name for name, mark in marks.items() if held_marks.get(name, mark) != mark]
+        problems = [
+            (held_task != task.fingerprint, "another task"),
+            (bool(changed), f"another teacher named {', '.join(map(repr, changed))}"),
+            (alone and held_alone and alone != held_alone, f"the teacher {held_alone!r}"),
+        ]
+        for wrong, what in problems:
+            if wrong:
+                raise InputError(f"{out} holds an audit of {what}; choose another folder for this one")
+        marks, alone = held_marks | marks, alone or held_alone
+    write_json(path, {"task": task.fingerprint, "teachers": marks, "alone": alone})
+
+
+def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
+    for box in boxes:
+        made = box.classifier.provenance if isinstance(box, LocalBlackBox) else {}
+        defence = made.get("defence")  # any JSON: a provenance may be the user's own
+        plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name
+        if plain and made.get("task_fingerprint") == task.fingerprint:
+            return box
+    return None
+
+
+def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watcher: Watcher) -> BlackBox:
+    """Train a cross-entropy teacher like the first audited one of which architecture and recipe are known."""
+    defaults = defaults_for(task.input_shape)
+    architecture, recipe = defaults.teacher, defaults.recipe
+    for box in boxes:
+        if isinstance(box, LocalBlackBox):
+            architecture = box.classifier.architecture
+            made = box.classifier.provenance.get("recipe")
+            if isinstance(made, dict):
+                recipe = Recipe(**made | {"milestones": tuple(made["milestones"])})
+            break
+    progress = watcher.training(f"undefended {architecture}", recipe, task)
+    classifier = train_teacher(task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=progress)
+    return LocalBlackBox("undefended", classifier)
+
+
+def _measure(box: BlackBox, task: Task) -> TeacherFacts:
+    train, test = box.answers(task.train), box.answers(task.test)
+    return TeacherFacts(
+        box.name,
+        box.fingerprint,
+        accuracy(test, task.test),
+        accuracy(train, task.train),
+        spectrum_compute(spectrum_update(test, task.test.labels)),
+        spectrum_compute(spectrum_update(train, task.train.labels)),
+    )

@@ -1,0 +1,377 @@
+"""The command line: ``undistill COMMAND``."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml, Yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from undistill import __version__
+from undistill.attacks import ATTACKS
+from undistill.audit import PROBE_IMAGES, Protocol, Verdict, audit_all, audit_path, spectrum_json
+from undistill.blackbox import is_predictions_file, open_black_box, read_predictions
+from undistill.cli.demo import run_demo
+from undistill.cli.methods import parse_grids, parse_method
+from undistill.cli.options import RecipeOptions, TaskOptions, Whole
+from undistill.cli.watch import TerminalWatcher, show_training
+from undistill.defences.training import DEFENCES
+from undistill.errors import InputError, require
+from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_update
+from undistill.models import MODELS
+from undistill.report import audit_table, plot_spectra, spectrum_table
+from undistill.settings import settings_of
+from undistill.tasks import TASKS
+from undistill.training import defaults_for, train_teacher
+
+BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
+
+app = App(
+    name="undistill",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    help_format="markdown",
+    help="Protect classifiers against knowledge distillation, attack them, and audit the claim of protection.\n\n"
+    "Every option can also stand in a TOML or YAML file, under a table named like the command: "
+    "`undistill --config FILE COMMAND`.",
+    suppress_keyboard_interrupt=False,
+)
+app.meta.suppress_keyboard_interrupt = False  # main says how to go on
+
+
+@app.command
+def train(
+    task: TaskOptions,
+    *,
+    out: Path,
+    model: str | None = None,
+    defence: str = "ce",
+    seed: Whole = 0,
+    recipe: RecipeOptions | None = None,
+    tensorboard: bool = False,
+) -> int:
+    """Train a teacher and save it as a checkpoint folder.
+
+    A training that was stopped goes on where it was when the same command runs again.
+
+    Parameters
+    ----------
+    out: Path
+        Folder of the checkpoint.
+    model: str
+        Architecture (see: undistill list models).
+    defence: str
+        What to train with, as NAME or NAME:FIELD=VALUE,... (see: undistill list defences).
+    seed: int
+        Of initial weights, order and augmentation.
+    tensorboard: bool
+        Write TensorBoard events beside the checkpoint.
+    """
+    data = task.load()
+    defaults = defaults_for(data.input_shape)
+    architecture = model or defaults.teacher
+    chosen = (recipe or RecipeOptions()).over(defaults.recipe)
+    method = parse_method("defence", DEFENCES, defence)
+    classifier = train_teacher(
+        data,
+        architecture,
+        method,
+        chosen,
+        seed=seed,
+        folder=out,
+        tensorboard=tensorboard,
+        progress=show_training(f"{architecture} with {method.name}", chosen, data),
+    )
+    made = classifier.provenance
+    Console().print(
+        f"{architecture} with {method.name} on {data.name}: validation accuracy {made['validation_accuracy']:.2f}%, "
+        f"test accuracy {made['test_accuracy']:.2f}%; saved in {out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+@app.command
+def measure(
+    teacher: str,
+    *,
+    task: TaskOptions | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    powers: tuple[float, ...] = DEFAULT_POWERS,
+    plot: Path | None = None,
+    trust_import_path: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Measure the CMI spectrum of a teacher's answers, or of saved predictions.
+
+    Parameters
+    ----------
+    teacher: str
+        A checkpoint folder, package.module:callable, or an .npz or parquet file with `labels` and one of `log_probs`,
+        `probs`, `logits`. All but files of predictions need --task.
+    split: Literal["train", "validation", "test"]
+        Which of the task's images to ask about.
+    powers: tuple[float, ...]
+        Powers a = 1/T at which to measure.
+    plot: Path
+        Draw the spectrum into this PNG, SVG or PDF file.
+    trust_import_path: bool
+        Let a checkpoint whose architecture is package.module:callable import and run that code.
+    json_: bool
+        Print JSON instead of a table.
+    """
+    needed = (1.0, 1 / 4, 1 / 20)
+    grid = tuple(sorted({*powers, *needed}))
+    if is_predictions_file(Path(teacher)):
+        predictions = read_predictions(Path(teacher))
+        name, log_probs, labels = Path(teacher).name, predictions.log_probs, predictions.labels
+    elif Path(teacher).suffix in (".npz", ".parquet") and not Path(teacher).exists():
+        raise InputError(f"there is no file {teacher!r}; check the path")
+    elif task is None:
+        raise InputError(
+            f"{teacher!r} is not a file of predictions (.npz or .parquet), so the images to ask about are needed: "
+            "add --task NAME"
+        )
+    else:
+        data = task.load()
+        box = open_black_box(
+            teacher,
+            class_names=data.class_names,
+            probe=data.validation.images[:PROBE_IMAGES].float().div(255),
+            trust_import_path=trust_import_path,
+        )
+        part = data.splits[split]
+        name, log_probs, labels = f"{box.name} on {data.name} ({split})", box.answers(part), part.labels
+    spectrum: Spectrum = spectrum_compute(spectrum_update(log_probs, labels, grid))
+    accuracy = 100 * (log_probs.argmax(1) == labels).double().mean().item()
+    if plot is not None:
+        plot_spectra({name: spectrum}, plot)
+    if json_:
+        print(json.dumps({"name": name, "accuracy": accuracy, "n": len(labels), **spectrum_json(spectrum)}, indent=2))
+        return 0
+    console = Console()
+    console.print(spectrum_table({name: (accuracy, spectrum)}))
+    console.print(
+        "Accuracy in percent. CMI(a) in nats, its maximum over the powers, and where; T^2 CMI(1/T) at T = 4 and 20; "
+        "and half the within-class variance of the logits, its limit for high T. What teaches nothing has all of "
+        "them near 0.",
+        style="dim",
+    )
+    if spectrum.absent:
+        console.print(f"Classes without a sample, left out: {', '.join(map(str, spectrum.absent))}.")
+    return 0
+
+
+@app.command
+def audit(
+    teacher: list[str],
+    *,
+    task: TaskOptions,
+    out: Path,
+    student: list[str] | None = None,
+    attack: list[str] | None = None,
+    smoothing: list[float] | None = None,
+    placebo_smoothing: list[float] | None = None,
+    seeds: Whole = 5,
+    tuning_seeds: Whole = 1,
+    margin: float = 0.5,
+    alpha: float = 0.025,
+    recipe: RecipeOptions | None = None,
+    undefended: str | None = None,
+    workers: Whole | None = None,
+    trust_import_path: bool = False,
+    fail_on: Literal["leaks"] | None = None,
+) -> int:
+    """Audit teachers: does it leak, through which attack, how sure are we?
+
+    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers). Finished trials are kept in OUT/trials: the same
+    command again runs only what is missing.
+
+    Parameters
+    ----------
+    teacher: list[str]
+        Checkpoint folders, or package.module:callable of anything that maps images in [0, 1] to answers.
+    out: Path
+        Folder of results and finished trials.
+    student: list[str]
+        Student architecture; repeat for several.
+    attack: list[str]
+        NAME for an attack with its own grid, or NAME:FIELD=VALUE,... for one setting; repeat for several (see:
+        undistill list attacks).
+    smoothing: list[float]
+        Label smoothing of the reference students, among which the audit chooses; 0 is plain cross entropy.
+    placebo_smoothing: list[float]
+        Smoothing of the labels that stand in for a teacher in placebos.
+    seeds: int
+        Paired seeds on which cells are judged.
+    tuning_seeds: int
+        Other seeds, on which settings are chosen by validation accuracy.
+    margin: float
+        Largest leak, in points of accuracy, that counts as none.
+    alpha: float
+        Error rate of each one-sided decision.
+    undefended: str
+        A teacher trained with cross entropy, to show which attacks work at all. By default one of TEACHER that says so
+        of itself, else one is trained.
+    workers: int
+        Processes; by default as many as cores.
+    trust_import_path: bool
+        Let checkpoints whose architecture is package.module:callable import and run that code.
+    fail_on: Literal["leaks"]
+        Exit with status 1 if any teacher leaks.
+    """
+    data = task.load()
+    defaults = defaults_for(data.input_shape)
+    given = {
+        "students": student or [defaults.student],
+        "attacks": None if attack is None else parse_grids("attack", ATTACKS, attack),
+        "smoothings": smoothing,
+        "placebo_smoothings": placebo_smoothing,
+    }
+    protocol = Protocol(
+        recipe=(recipe or RecipeOptions()).over(defaults.recipe),
+        seeds=seeds,
+        tuning_seeds=tuning_seeds,
+        margin=margin,
+        alpha=alpha,
+        **{name: tuple(value) for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+    )
+    with TerminalWatcher() as watcher:
+        audits = audit_all(
+            teacher,
+            data,
+            out=out,
+            protocol=protocol,
+            undefended=undefended,
+            workers=workers,
+            trust_import_path=trust_import_path,
+            watcher=watcher,
+        )
+    console = Console()
+    console.print(audit_table(audits))
+    for result in audits:
+        console.print()
+        console.print(result.sentence, highlight=False, markup=False)
+        path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
+        console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
+    leaked = any(result.verdict is Verdict.LEAKS for result in audits)
+    return LEAKED if fail_on == "leaks" and leaked else 0
+
+
+@app.command(name="list")
+def list_(
+    kind: Literal["tasks", "models", "attacks", "defences"],
+    *,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """List what can be named.
+
+    Parameters
+    ----------
+    kind: Literal["tasks", "models", "attacks", "defences"]
+        Of what.
+    json_: bool
+        Print a JSON list of objects instead of a table.
+    """
+    kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "tasks": lambda: [{"name": name, "summary": info.description} for name, info in TASKS.items()],
+        "models": lambda: [{"name": name, "summary": info.description} for name, info in MODELS.items()],
+        "attacks": lambda: [
+            {
+                "name": name,
+                "summary": method.summary,
+                "needs_labels": method.needs_labels,
+                "source": method.source,
+                "settings": settings_of(method),
+                "grid": [settings_of(entry) for entry in method.grid()],
+            }
+            for name, method in ATTACKS.items()
+        ],
+        "defences": lambda: [
+            {"name": name, "summary": method.summary, "settings": settings_of(method)}
+            for name, method in DEFENCES.items()
+        ],
+    }
+    entries = kinds[kind]()
+    if json_:
+        print(json.dumps(entries, indent=2))
+        return 0
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for entry in entries:
+        settings = ", ".join(f"{name}={value}" for name, value in entry.get("settings", {}).items())
+        table.add_row(
+            str(entry["name"]), escape(entry["summary"]) + (f"\n[dim]{escape(settings)}[/dim]" if settings else "")
+        )
+    Console().print(table)
+    return 0
+
+
+@app.command
+def demo(*, out: Path = Path("demo-out"), workers: Whole | None = None) -> int:
+    """Train a plain and a protected teacher on embedded data, audit both, and say what was found.
+
+    Parameters
+    ----------
+    out: Path
+        Folder of teachers, audits and plots.
+    workers: int
+        Processes; by default as many as cores.
+    """
+    run_demo(out, workers)
+    return 0
+
+
+@app.meta.default
+def with_config(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[
+        Path | None, Parameter(help="TOML or YAML file with options, under tables named by command.")
+    ] = None,
+) -> int:
+    """Read the file of options, if any, then run the command."""
+    app.config = None if config is None else _config(config)
+    return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+
+
+def _config(path: Path) -> Toml | Yaml:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give --config the path of a TOML or YAML file")
+    if path.suffix == ".toml":
+        return Toml(path, must_exist=True)
+    if path.suffix in (".yaml", ".yml"):
+        require("yaml", "yaml")
+        return Yaml(path, must_exist=True)
+    raise InputError(f"{path.name!r} must end in .toml, .yaml or .yml")
+
+
+def main(tokens: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 with ``--fail-on``, 2 for bad input, 130 after Ctrl-C."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # our own progress is enough
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except (InputError, CycloptsError) as error:
+        errors.print(f"undistill: {error}", markup=False)
+        return BAD_INPUT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        errors.print(
+            f"undistill: {where}{error.strerror or error}; what was finished is stored, so mend this and run the same "
+            "command again",
+            markup=False,
+        )
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        errors.print(
+            "undistill: stopped; what was finished is stored, and the same command goes on from there", markup=False
+        )
+        return INTERRUPTED
