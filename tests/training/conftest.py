@@ -1,4 +1,3 @@
-
 import pytest
 
 from undistill.tasks import load_task

@@ -336,21 +336,28 @@ def with_config(
     config: Annotated[
         Path | None, Parameter(help="TOML or YAML file with options, under tables named by command.")
     ] = None,
-) -> int:
+) -> int | None:
     """Read the file of options, if any, then run the command."""
     app.config = None if config is None else _config(config)
-    return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+    try:
+        return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    finally:
+        app.config = None  # the file is this command's alone
 
 
 def _config(path: Path) -> Toml | Yaml:
     if not path.is_file():
         raise InputError(f"there is no file {path}; give --config the path of a TOML or YAML file")
-    if path.suffix == ".toml":
-        return Toml(path, must_exist=True)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix not in (".toml", ".yaml", ".yml"):
+        raise InputError(f"{path.name!r} must end in .toml, .yaml or .yml")
+    if path.suffix != ".toml":
         require("yaml", "yaml")
-        return Yaml(path, must_exist=True)
-    raise InputError(f"{path.name!r} must end in .toml, .yaml or .yml")
+    file = Toml(path, must_exist=True) if path.suffix == ".toml" else Yaml(path, must_exist=True)
+    try:
+        file.config  # noqa: B018 (reads the file)
+    except CycloptsError as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error.__cause__ or error).split())}") from error
+    return file
 
 
 def main(tokens: list[str] | None = None) -> int:
@@ -358,7 +365,8 @@ def main(tokens: list[str] | None = None) -> int:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # our own progress is enough
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        return app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        # Help and version return nothing.
+        return app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (InputError, CycloptsError) as error:
         errors.print(f"undistill: {error}", markup=False)
         return BAD_INPUT

@@ -37,7 +37,7 @@ def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> None:
         figure = figures.Figure(figsize=(7.2, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         lines = []
-        for index, (name, spectrum) in enumerate(spectra.items()):
+        for index, spectrum in enumerate(spectra.values()):
             colour = COLOURS[index % len(COLOURS)]
             style = "-" if index < len(COLOURS) else "--"
             powers, cmi = list(spectrum.powers), spectrum.cmi.tolist()

@@ -19,9 +19,9 @@ COLOURS = {
 def audit_table(audits: Sequence[Audit]) -> Table:
     """One row per teacher and cell: accuracies, the leak with its interval, the outcome."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    # These widths leave 20 columns to "+1.23 [+0.52, +1.93]"; longer intervals take two lines, and so do long names.
-    table.add_column("teacher", overflow="fold", max_width=9)
-    table.add_column("attack", overflow="fold", width=12)
+    # What does not fit takes two lines; nothing is cut off.
+    table.add_column("teacher", overflow="fold")
+    table.add_column("attack", overflow="fold", min_width=12)
     for column in ("knockoff", "LS", "placebo"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column(escape("leak [interval]"), justify="right")

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from undistill.attacks import KD, KDWithoutLabels
+from undistill.audit import Protocol, audit_all
+from undistill.blackbox import BlackBox
+from undistill.defences.training import CMIM, CrossEntropy
+from undistill.tasks import load_task
+from undistill.training import Recipe, train_teacher
+
+RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
+
+
+class CountingBox(BlackBox):
+    """A teacher in Python that counts the images it is asked about."""
+
+    def __init__(self, classes, name="box", fingerprint="b" * 64):
+        self.name, self.fingerprint, self.classes, self.asked = name, fingerprint, classes, 0
+
+    def log_probs(self, images):
+        self.asked += len(images)
+        return torch.log_softmax(images.flatten(1)[:, 20 : 20 + self.classes] * 3, 1)
+
+
+class Recorder:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self):
+        self.stages, self.trials, self.trainings = [], [], []
+
+    def training(self, title, recipe, task):
+        self.trainings.append((title, recipe))
+
+    def stage(self, title, trials, stored):
+        self.stages.append((title, trials, stored))
+
+    def trial(self, trial, outcome):
+        self.trials.append(trial)
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def task():
+    """150 training images of 3 classes."""
+    return load_task("digits", classes=3)
+
+
+@pytest.fixture
+def counting_box(task):
+    return CountingBox(task.num_classes)
+
+
+@pytest.fixture(scope="session")
+def protocol():
+    """One setting of everything: nothing to choose, 6 trials for one teacher."""
+    return Protocol(("mlp-4",), RECIPE, ((KD(4.0),),), smoothings=(0.1,), placebo_smoothings=(0.1,), seeds=2)
+
+
+@pytest.fixture(scope="session")
+def teachers(task, tmp_path_factory):
+    """Checkpoint folders ``ce`` and ``cmim`` of one task."""
+    root = tmp_path_factory.mktemp("teachers")
+    for name, defence in (("ce", CrossEntropy()), ("cmim", CMIM())):
+        train_teacher(task, "mlp-4", defence, RECIPE, seed=0, folder=root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def choosing():
+    """Two attacks, and something to choose everywhere."""
+    return Protocol(
+        ("mlp-4",),
+        RECIPE,
+        ((KD(1.0), KD(4.0)), (KDWithoutLabels(4.0),)),
+        smoothings=(0.0, 0.1),
+        placebo_smoothings=(0.1, 0.3),
+        seeds=2,
+        margin=50.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(task, teachers, choosing, tmp_path_factory):
+    """A finished audit of both teachers: its folder and its results."""
+    out = tmp_path_factory.mktemp("finished")
+    audits = audit_all([teachers / "ce", teachers / "cmim"], task, out=out, protocol=choosing, workers=1)
+    return out, audits
+
+
+@pytest.fixture(scope="session")
+def stored_outcomes():
+    """Reads a folder's stored trials, without the seconds that they took."""
+
+    def read(out: Path):
+        files = {path.name: json.loads(path.read_text()) for path in (out / "trials").glob("*.json")}
+        for content in files.values():
+            del content["outcome"]["seconds"]
+        return files
+
+    return read

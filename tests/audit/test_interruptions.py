@@ -1,0 +1,98 @@
+"""Audits in a process of their own that are stopped in the middle."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from undistill.audit import audit
+
+
+@pytest.fixture
+def protocol(protocol):
+    return replace(protocol, seeds=24)
+
+
+@pytest.fixture
+def start(teachers, protocol, tmp_path):
+    """Starts ``undistill audit`` and waits until it has stored a few trials."""
+    started = []
+    options = {
+        "--epochs": protocol.recipe.epochs,
+        "--batch-size": protocol.recipe.batch_size,
+        "--learning-rate": protocol.recipe.learning_rate,
+        "--classes": 3,
+        "--student": "mlp-4",
+        "--attack": "kd:temperature=4",
+        "--smoothing": 0.1,
+        "--placebo-smoothing": 0.1,
+        "--seeds": protocol.seeds,
+    }
+    command = [sys.executable, "-m", "undistill", "audit", str(teachers / "ce"), "--task", "digits"]
+    command += [str(part) for option in options.items() for part in option]
+
+    def run(workers):
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "out"), "--workers", str(workers)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that the signal reaches all of the audit and nothing of the test
+        )
+        started.append(process)
+        while len(stored(tmp_path)) < 4:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def stored(folder: Path) -> list[Path]:
+    return list((folder / "out" / "trials").glob("[!.]*.json"))
+
+
+def finish_and_compare(task, protocol, teachers, tmp_path, recorder):
+    """Go on in this process, under the same content hashes, and compare with an audit that ran through."""
+    kept = len(stored(tmp_path))
+    total = 3 * protocol.seeds
+    assert 4 <= kept < total
+    audit(teachers / "ce", task, out=tmp_path / "out", protocol=protocol, workers=1, watcher=recorder)
+    assert len(recorder.trials) == total - kept
+    audit(teachers / "ce", task, out=tmp_path / "through", protocol=protocol, workers=1)
+    assert (tmp_path / "out" / "audit.json").read_bytes() == (tmp_path / "through" / "audit.json").read_bytes()
+
+
+def test_an_audit_that_was_killed_goes_on_as_if_it_had_not_been(task, protocol, teachers, tmp_path, start, recorder):
+    process = start(workers=1)
+    time.sleep(random.uniform(0, 0.05))
+    process.kill()
+    process.communicate()
+    finish_and_compare(task, protocol, teachers, tmp_path, recorder)
+
+
+def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(task, protocol, teachers, tmp_path, start, recorder):
+    process = start(workers=2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.strip().endswith(
+        "undistill: stopped; what was finished is stored, and the same command goes on from there"
+    )
+    assert "Traceback" not in out + error
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+    finish_and_compare(task, protocol, teachers, tmp_path, recorder)

@@ -1,0 +1,44 @@
+import math
+
+import pytest
+
+from undistill.attacks import KD, KDWithoutLabels
+from undistill.audit import Protocol
+from undistill.errors import InputError
+from undistill.training import Recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"students": ()}, "no student is named"),
+        ({"students": ("mlp-4", "mlp-4")}, "name one twice"),
+        ({"attacks": ()}, "at least one"),
+        ({"attacks": ((KD(), KDWithoutLabels()),)}, "grids of one attack each"),
+        ({"attacks": ((KD(1.0),), (KD(4.0),))}, "name one attack twice"),
+        ({"smoothings": ()}, "smoothings is empty"),
+        ({"placebo_smoothings": ()}, "placebo_smoothings is empty"),
+        ({"smoothings": (1.0,)}, r"must lie in \[0, 1\)"),
+        ({"placebo_smoothings": (-0.1,)}, r"must lie in \[0, 1\)"),
+        ({"seeds": 1}, "seeds is 1, must be at least 2"),
+        ({"tuning_seeds": 0}, "tuning_seeds is 0, must be at least 1"),
+        ({"margin": 0.0}, "margin is 0.0, must be finite and above 0 points"),
+        ({"margin": math.inf}, "margin is inf"),
+        ({"margin": math.nan}, "margin is nan"),
+        ({"alpha": 0.5}, "alpha is 0.5, must lie between 0 and 0.5"),
+    ],
+)
+def test_a_bad_protocol_is_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        Protocol(**{"students": ("mlp-4",), "recipe": Recipe(), **change})
+
+
+def test_every_problem_is_named_at_once():
+    with pytest.raises(InputError, match=r"seeds is 0.*margin is -1.0.*alpha is 0.7"):
+        Protocol(("mlp-4",), Recipe(), seeds=0, margin=-1.0, alpha=0.7)
+
+
+def test_settings_are_never_chosen_on_seeds_of_the_test():
+    protocol = Protocol(("mlp-4",), Recipe(), seeds=500, tuning_seeds=500)
+    assert not set(protocol.judged_seeds) & set(protocol.chosen_seeds)
+    assert len(protocol.judged_seeds) == len(protocol.chosen_seeds) == 500

@@ -1,0 +1,142 @@
+import importlib
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+
+from undistill.attacks import KD, KDWithoutLabels
+from undistill.audit import Trial, run_trial
+from undistill.audit.trial import make_student, smoothed_one_hot
+from undistill.blackbox import AnswerCache, LocalBlackBox
+from undistill.errors import InputError
+from undistill.models import load_checkpoint
+from undistill.training import FromAnswers, Objective, Recipe, accuracy, fit, predict
+
+TRIAL = importlib.import_module("undistill.audit.trial")
+RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
+PLACEBO = Trial("t", "mlp-4", RECIPE, 0, attack=KD(4.0), smoothing=0.1)
+
+
+def test_the_key_changes_with_every_field():
+    others = [
+        replace(PLACEBO, task="u"),
+        replace(PLACEBO, student="mlp-5"),
+        replace(PLACEBO, recipe=replace(RECIPE, epochs=3)),
+        replace(PLACEBO, recipe=replace(RECIPE, learning_rate=0.2)),
+        replace(PLACEBO, seed=1),
+        replace(PLACEBO, attack=KD(2.0)),
+        replace(PLACEBO, attack=KDWithoutLabels(4.0)),
+        replace(PLACEBO, attack=None),
+        replace(PLACEBO, smoothing=0.2),
+        replace(PLACEBO, smoothing=None, teacher="a"),
+        replace(PLACEBO, smoothing=None, teacher="b"),
+    ]
+    assert len({trial.key for trial in (PLACEBO, *others)}) == len(others) + 1
+    assert {trial.role for trial in others} == {"reference", "placebo", "knockoff"}
+
+
+def test_the_key_changes_with_the_code_of_the_attack(tmp_path, monkeypatch):
+    keys = set()
+    for code in ("one", "two"):
+
+        @dataclass(frozen=True)
+        class Edited(KD):
+            pass
+
+        (tmp_path / "attack.py").write_text(code)
+        monkeypatch.setattr(TRIAL.inspect, "getfile", lambda kind: str(tmp_path / "attack.py"))
+        keys.add(replace(PLACEBO, attack=Edited()).key)
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_a_smoothed_one_hot_is_that_of_numpy(smoothing):
+    labels = np.array([2, 0, 1, 2])
+    with np.errstate(divide="ignore"):
+        expected = np.log((1 - smoothing) * np.eye(3) + smoothing / 3)[labels]
+    np.testing.assert_allclose(smoothed_one_hot(torch.from_numpy(labels), 3, smoothing).numpy(), expected, rtol=1e-6)
+
+
+def run(trial, task, tmp_path, *boxes):
+    outcome = run_trial(trial, task, {box.fingerprint: box for box in boxes}, AnswerCache(tmp_path / "answers"))
+    del outcome["seconds"]
+    return outcome
+
+
+def test_a_placebo_is_the_attack_on_smoothed_labels(task, tmp_path):
+    outcome = run(replace(PLACEBO, smoothing=0.3, seed=5), task, tmp_path)
+    answers = np.log(0.7 * np.eye(3) + 0.1)[task.train.labels.numpy()].astype(np.float32)
+    student = make_student("mlp-4", task, 5)
+    records = fit(student, task, FromAnswers(KD(4.0), lambda epoch: torch.from_numpy(answers)), RECIPE, seed=5)
+    assert outcome["loss"] == pytest.approx([record["loss"] for record in records], rel=1e-5)
+    assert outcome["accuracy"] == pytest.approx(accuracy(predict(student, task.test), task.test), abs=0.5)
+
+
+class Smoothed(Objective):
+    def forward(self, logits, labels, indices):
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=0.3)
+
+
+def test_a_reference_is_label_smoothing(task, tmp_path):
+    outcome = run(Trial("t", "mlp-4", RECIPE, 5, smoothing=0.3), task, tmp_path)
+    student = make_student("mlp-4", task, 5)
+    records = fit(student, task, Smoothed(), RECIPE, seed=5)
+    assert outcome["loss"] == [record["loss"] for record in records]
+    assert outcome["accuracy"] == accuracy(predict(student, task.test), task.test)
+    assert outcome["validation_accuracy"] == accuracy(predict(student, task.validation), task.validation)
+    assert outcome["queries"] == 0
+    # The placebo of KD at T = 1 without labels learns the same: its loss is less by the entropy of the labels.
+    placebo = run(replace(PLACEBO, attack=KDWithoutLabels(1.0), smoothing=0.3, seed=5), task, tmp_path)
+    entropy = stats.entropy([0.8, 0.1, 0.1])
+    assert np.array(outcome["loss"]) - placebo["loss"] == pytest.approx([entropy] * 2, abs=1e-4)
+
+
+def test_students_of_one_seed_share_weights_and_order(task, tmp_path, counting_box, monkeypatch):
+    seen = []
+
+    class Spy(Objective):
+        def __init__(self, inner, order):
+            super().__init__()
+            self.inner, self.order = inner, order
+
+        def begin_epoch(self, epoch):
+            self.inner.begin_epoch(epoch)
+
+        def forward(self, logits, labels, indices):
+            self.order.append(indices.tolist())
+            return self.inner(logits, labels, indices)
+
+    def spying(student, task, objective, recipe, *, seed):
+        order = []
+        seen.append(({name: value.clone() for name, value in student.state_dict().items()}, order))
+        return fit(student, task, Spy(objective, order), recipe, seed=seed)
+
+    monkeypatch.setattr(TRIAL, "fit", spying)
+    reference = Trial("t", "mlp-4", RECIPE, 3, smoothing=0.1)
+    knockoff = replace(PLACEBO, seed=3, smoothing=None, teacher=counting_box.fingerprint)
+    for trial in (reference, replace(PLACEBO, seed=3), knockoff, replace(reference, seed=4)):
+        run(trial, task, tmp_path, counting_box)
+    (weights, order), *same, (other_weights, other_order) = seen
+    for others, other in same:
+        assert other == order
+        assert all(torch.equal(value, weights[name]) for name, value in others.items())
+    assert other_order != order
+    assert not all(torch.equal(value, weights[name]) for name, value in other_weights.items())
+
+
+def test_a_knockoff_reports_queries_and_agreement(task, tmp_path, teachers):
+    box = LocalBlackBox("ce", load_checkpoint(teachers / "ce"))
+    outcome = run(replace(PLACEBO, smoothing=None, teacher=box.fingerprint), task, tmp_path, box)
+    assert outcome["queries"] == 2 * len(task.train)
+    assert 0 <= outcome["agreement"] <= 100
+    json.dumps(outcome, allow_nan=False)
+
+
+@pytest.mark.parametrize("trial", [replace(PLACEBO, smoothing=None), replace(PLACEBO, attack=None, smoothing=None)])
+def test_a_trial_without_teacher_needs_a_smoothing(task, tmp_path, trial):
+    with pytest.raises(InputError, match="needs a smoothing"):
+        run(trial, task, tmp_path)

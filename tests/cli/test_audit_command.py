@@ -1,0 +1,160 @@
+import errno
+import json
+import os
+
+import pytest
+
+from undistill.models import load_checkpoint, save_checkpoint
+
+
+def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
+    status, out, err = run(*quick)
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert status == 0
+    assert " ".join(found["sentence"].split()) in " ".join(out.split())
+    assert f"Details: {tmp_path / 'out' / 'audit.json'}" in out
+    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
+    assert "judge on test: 6/6 trials" in err
+    again = run(*quick)
+    assert again[:2] == (0, out)
+    assert "judge on test: 6 trials, 6 stored" in again.err
+
+
+def test_several_teachers_get_a_folder_each(run, quick, teacher, tmp_path):
+    save_checkpoint(load_checkpoint(teacher), tmp_path / "copy")
+    status, out, _ = run(*quick[:2], tmp_path / "copy", *quick[2:])
+    assert status == 0
+    for name in ("ce", "copy"):
+        assert json.loads((tmp_path / "out" / name / "audit.json").read_text())["teacher"]["name"] == name
+    assert out.count("Details: ") == 2
+
+
+def test_a_callable_is_audited_against_a_given_teacher(run, quick, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "audited_teacher.py").write_text("def soft(images):\n    return images.flatten(1)[:, 20:23] * 3\n")
+    words = ["audited_teacher:soft" if word == teacher else word for word in quick]
+    assert run(*words, "--undefended", teacher).status == 0
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["teacher"]["name"] == "audited_teacher:soft"
+    assert found["undefended"]["name"] == "ce"
+
+
+@pytest.mark.parametrize(("accuracies", "status"), [((95.0, 95.1), 1), ((50.0, 50.1), 0)])
+def test_fail_on_leaks_sets_the_exit_status(run, quick, tmp_path, accuracies, status):
+    assert run(*quick).status == 0
+    for path in (tmp_path / "out" / "trials").glob("*.json"):
+        content = json.loads(path.read_text())
+        seed = content["trial"]["seed"]
+        content["outcome"]["accuracy"] = (
+            accuracies[seed] if content["trial"]["role"] == "knockoff" else 90.0 + seed / 10
+        )
+        path.write_text(json.dumps(content))
+    assert run(*quick).status == 0
+    assert run(*quick, "--fail-on", "leaks").status == status
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"] == (
+        "leaks" if status else "inconclusive"  # of an attack that is too weak
+    )
+
+
+@pytest.mark.parametrize("suffix", ["toml", "yaml"])
+def test_options_can_stand_in_a_file(run, teacher, tmp_path, suffix):
+    options = {
+        "teacher": [str(teacher)],
+        "task": "digits",
+        "classes": "3",
+        "epochs": 1,
+        "batch-size": 25,
+        "student": ["mlp-4", "mlp-5"],
+        "attack": ["kd:temperature=4", "kd-no-labels:temperature=2", "kd:temperature=1"],
+        "smoothing": [0.1],
+        "placebo-smoothing": [0.1],
+        "seeds": 2,
+        "workers": 1,
+        "margin": 2,
+    }
+    lines = [f"{name}{' = ' if suffix == 'toml' else ': '}{json.dumps(value)}" for name, value in options.items()]
+    head, indent = ("[audit]", "") if suffix == "toml" else ("audit:", "  ")
+    path = tmp_path / f"options.{suffix}"
+    path.write_text("\n".join([head, *(indent + line for line in lines)]))
+    status, out, err = run("--config", path, "audit", "--out", tmp_path / "out")
+    assert status == 0, err
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["protocol"]["margin"] == 2.0
+    assert found["threat_card"]["tuning"] == {"kd": 2, "kd-no-labels": 1}
+    assert len(found["cells"]) == 4
+    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (["--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
+        (["--classes", "4"], "'ce' has 3 classes, the task has 4; choose the task"),
+        (["--student", "resnt8"], "unknown model 'resnt8'; did you mean 'resnet8'?"),
+        (["--attack", "kdd"], "unknown attack 'kdd'; did you mean 'kd'?"),
+        (["--attack", "kd:temprature=2"], "unknown setting of kd 'temprature'; did you mean 'temperature'?"),
+        (["--attack", "kd:temperature=0"], "the temperature is 0.0, must be finite and above 0"),
+        (["--attack", "kd:temperature=-4"], "the temperature is -4.0"),
+        (["--attack", "kd:hard=2"], "must lie between 0 and 1"),
+        (["--smoothing", "1.5"], "must lie in [0, 1)"),
+        (["--seeds", "1"], "seeds is 1, must be at least 2"),
+        (["--seeds", "2.5"], "'2.5' is not a whole number"),
+        (["--margin", "0"], "margin is 0.0, must be finite and above 0"),
+        (["--margin", "inf"], "margin is inf"),
+        (["--alpha", "0.7"], "alpha is 0.7"),
+        (["--workers", "0"], "workers is 0, must be at least 1"),
+        (["--undefended", "nowhere"], "nowhere is not a checkpoint"),
+        (["--out", "/dev/null"], "/dev/null: File exists"),
+    ],
+)
+def test_bad_input_is_one_sentence(refused, quick, tmp_path, tokens, words):
+    [option, value] = tokens
+    if option in quick:
+        quick[quick.index(option) + 1] = value
+    else:
+        quick += tokens
+    assert words in refused(*quick)
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_another_audits_folder_is_refused_and_left_alone(run, refused, quick, teacher, tmp_path):
+    assert run(*quick).status == 0
+    held = (tmp_path / "out" / "audit.json").read_bytes()
+    save_checkpoint(load_checkpoint(teacher), tmp_path / "other")
+    words = [tmp_path / "other" if word == teacher else word for word in quick]
+    assert "holds an audit of the teacher 'ce'; choose another folder" in refused(*words)
+    assert "holds an audit of another task" in refused(*quick, "--fraction", "0.5")
+    assert (tmp_path / "out" / "audit.json").read_bytes() == held
+
+
+@pytest.mark.parametrize("where", ["undistill.files.os.fsync", "undistill.blackbox.answers.write_atomic"])
+def test_a_full_disk_is_one_sentence_and_loses_nothing(run, refused, quick, tmp_path, monkeypatch, where):
+    done, fsync = [], os.fsync
+
+    def full(*arguments):
+        if where.endswith("fsync") and len(done) < 4:
+            done.append(arguments)
+            return fsync(*arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        sentence = refused(*quick)
+    assert "disk is full" in sentence or "No space left on device" in sentence
+    kept = len(list((tmp_path / "out" / "trials").iterdir()))
+    assert kept in (3, 4)
+    status, _, err = run(*quick)
+    assert status == 0
+    assert f"judge on test: 6 trials, {kept} stored" in err
+
+
+def test_ctrl_c_is_one_sentence(run, quick, monkeypatch):
+    monkeypatch.setattr(
+        "undistill.cli.watch.TerminalWatcher.trial", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    status, _, err = run(*quick)
+    assert status == 130
+    assert err.splitlines()[-1] == (
+        "undistill: stopped; what was finished is stored, and the same command goes on from there"
+    )

@@ -1,0 +1,31 @@
+import json
+
+import pytest
+
+from undistill.training import Defaults, Recipe
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    defaults = Defaults("mlp-4", "mlp-4", Recipe(epochs=1, batch_size=50))
+    monkeypatch.setattr("undistill.cli.demo.defaults_for", lambda shape: defaults)
+    monkeypatch.setattr("undistill.cli.demo.SEEDS", 2)
+    monkeypatch.setattr("undistill.cli.demo.TUNING_SEEDS", 1)
+
+
+def test_the_demo_audits_both_teachers_and_draws_their_spectra(run, tiny, tmp_path):
+    status, out, _ = run("demo", "--out", tmp_path / "demo", "--workers", "1")
+    assert status == 0
+    for name in ("ce", "cmim"):
+        found = json.loads((tmp_path / "demo" / name / "audit.json").read_text())
+        assert found["teacher"]["name"] == name
+        assert found["undefended"]["name"] == "ce"
+        assert {cell["attack"] for cell in found["cells"]} == {"kd", "kd-no-labels"}
+        assert " ".join(found["sentence"].split()) in " ".join(out.split())
+        assert f"{name}, test" in (tmp_path / "demo" / "spectrum.svg").read_text()
+    assert (tmp_path / "demo" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+    lines = out.splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.startswith("Written: "))
+    assert lines[-1].startswith("Written: ")
+    assert all(str(tmp_path / "demo" / file) in lines[-1] for file in ("ce/audit.json", "spectrum.png"))
+    assert run("demo", "--out", tmp_path / "demo", "--workers", "1")[:2] == (0, out)

@@ -1,0 +1,125 @@
+import errno
+import json
+import os
+
+import pytest
+
+from undistill.models import load_checkpoint
+
+TINY = ("--task", "digits", "--classes", "3", "--batch-size", "25", "--model", "mlp-4")
+
+
+def test_a_teacher_is_trained_once(run, refused, tmp_path):
+    words = ["train", *TINY, "--epochs", "2", "--defence", "cmim:weight=2,powers=0.25:1", "--out", tmp_path / "teacher"]
+    status, out, _ = run(*words)
+    assert status == 0
+    made = load_checkpoint(tmp_path / "teacher").provenance
+    assert made["defence"]["name"] == "cmim"
+    assert (made["defence"]["weight"], made["defence"]["powers"]) == (2.0, [0.25, 1.0])
+    assert f"test accuracy {made['test_accuracy']:.2f}%" in out
+    assert str(tmp_path / "teacher") in out
+    written = (tmp_path / "teacher" / "model.json").stat().st_mtime_ns
+    assert run(*words)[:2] == (0, out)
+    assert (tmp_path / "teacher" / "model.json").stat().st_mtime_ns == written
+    assert "exists and holds something else than this training; choose another folder" in refused(*words, "--seed", 1)
+
+
+def test_a_folder_with_markup_in_its_name_is_printed_as_it_is(run, tmp_path):
+    assert "[red]x" in run("train", *TINY, "--epochs", "1", "--out", tmp_path / "[red]x").out
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (
+            "o.toml",
+            '[train]\ntask = "digits"\nclasses = "3"\nepochs = 1\n'
+            'batch-size = 25\nlearning-rate = 0.05\nmodel = "mlp-4"\n'
+            'defence = "label-smoothing:smoothing=0.2"\n',
+        ),
+        (
+            "o.yaml",
+            "train:\n  task: digits\n  classes: '3'\n  epochs: 1\n"
+            "  batch-size: 25\n  learning-rate: 0.05\n  model: mlp-4\n"
+            "  defence: label-smoothing:smoothing=0.2\n",
+        ),
+    ],
+)
+def test_options_can_stand_in_a_file(run, tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    assert run("--config", tmp_path / file, "train", "--out", tmp_path / "one").status == 0
+    made = load_checkpoint(tmp_path / "one").provenance
+    assert made["defence"] == {"name": "label-smoothing", "smoothing": 0.2}
+    assert (made["recipe"]["epochs"], made["recipe"]["learning_rate"]) == (1, 0.05)
+    # What is typed goes before what is written, and --config may stand behind the command.
+    assert (
+        run("train", "--config", tmp_path / file, "--seed", "3", "--epochs", "2", "--out", tmp_path / "two").status == 0
+    )
+    made = load_checkpoint(tmp_path / "two").provenance
+    assert (made["recipe"]["epochs"], made["seed"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("o.toml", None, "there is no file"),
+        ("o.ini", "", "'o.ini' must end in .toml, .yaml or .yml"),
+        ("o.toml", "[train\n", "o.toml cannot be read: Expected ']'"),
+        ("o.yaml", "train: [\n", "o.yaml cannot be read: while parsing a flow node"),
+        ("o.toml", "[train]\nepoch = 3\n", "epoch"),
+        ("o.toml", "[train]\nepochs = 1.5\n", "'1.5' is not a whole number"),
+    ],
+)
+def test_a_file_of_options_that_is_wrong_is_refused(refused, tmp_path, file, text, words):
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    assert words in refused("--config", tmp_path / file, "train", *TINY, "--out", tmp_path / "teacher")
+    assert not (tmp_path / "teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (["--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
+        (["--model", "resnt8"], "unknown model 'resnt8'; did you mean 'resnet8'?"),
+        (["--defence", "cmi"], "unknown defence 'cmi'; did you mean 'cmim'?"),
+        (["--defence", "cmim:wieght=1"], "unknown setting of cmim 'wieght'; did you mean 'weight'?"),
+        (["--defence", "cmim:weight"], "'weight' is no setting; write cmim:FIELD=VALUE"),
+        (["--defence", "cmim:weight=much"], "weight is 'much', must be a number"),
+        (["--defence", "cmim:weight=-1"], "weight must be a finite number of at least 0, got -1.0"),
+        (["--defence", "cmim:weight=nan"], "got nan"),
+        (["--defence", "cmim:powers=0.5:0"], "powers must be finite numbers above 0"),
+        (["--defence", "label-smoothing:smoothing=1"], "smoothing must lie in [0, 1), got 1.0"),
+        (["--epochs", "0"], "epochs is 0, must be at least 1"),
+        (["--learning-rate", "-1"], "learning_rate is -1.0"),
+        (["--classes", "11"], "classes is 11, but must be 2 to 10"),
+        (["--classes", "0,x"], "unknown class 'x'"),
+        (["--classes", "²"], "unknown class '²'"),
+        (["--fraction", "2"], "fraction is 2.0"),
+    ],
+)
+def test_bad_input_is_one_sentence(refused, tmp_path, tokens, words):
+    given = {"--task": "digits", "--epochs": "1", "--model": "mlp-4"} | dict(
+        zip(tokens[::2], tokens[1::2], strict=True)
+    )
+    assert words in refused("train", *[word for pair in given.items() for word in pair], "--out", tmp_path / "teacher")
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_a_loss_that_breaks_is_one_sentence(refused, tmp_path):
+    assert "learning rate" in refused(
+        "train", *TINY, "--epochs", "3", "--learning-rate", "1e30", "--out", tmp_path / "t"
+    )
+
+
+def test_a_disk_that_is_full_is_one_sentence(refused, run, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    words = ["train", *TINY, "--epochs", "1", "--out", tmp_path / "teacher"]
+    with monkeypatch.context() as patch:
+        patch.setattr("undistill.files.os.fsync", full)
+        assert "No space left on device; what was finished is stored" in refused(*words)
+    assert not (tmp_path / "teacher").exists()
+    assert run(*words).status == 0
+    assert json.loads((tmp_path / "teacher" / "model.json").read_text())["architecture"] == "mlp-4"

@@ -1,0 +1,99 @@
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from undistill.attacks import KD, KDWithoutLabels
+from undistill.audit import Accuracies, Audit, Measured, Outcome, Protocol, TeacherFacts, judge
+from undistill.information import spectrum_compute, spectrum_update
+from undistill.report import audit_table, spectrum_table
+from undistill.tasks import load_task
+from undistill.training import Recipe
+
+STUDENTS = ("cnn1d-small", "mlp-128-64-32")
+
+
+@pytest.fixture(scope="module")
+def spectrum():
+    logits = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    return spectrum_compute(spectrum_update(logits, torch.arange(40) % 3))
+
+
+@pytest.fixture(scope="module")
+def make(spectrum):
+    task = load_task("digits", classes=3)
+
+    def audit(name="ce", leaks=(5.0, 5.1, 4.9), level=90.0, students=("mlp-4",), weak=False):
+        control = Accuracies("smoothing=0.1", (level,) * 3, level)
+        knockoff = Accuracies("temperature=4.0", tuple(level + leak for leak in leaks), level)
+        names = [(attack, student) for student in students for attack in ("kd", "kd-no-labels")]
+        cells = judge(
+            [Measured(attack, student, knockoff, control, control, 95.0, 100) for attack, student in names],
+            margin=0.5,
+            alpha=0.025,
+            weak=frozenset(names if weak else ()),
+        )
+        facts = TeacherFacts(name, "f" * 64, 97.5, 99.0, spectrum, spectrum)
+        protocol = Protocol(students, Recipe(), ((KD(),), (KDWithoutLabels(),)), seeds=3)
+        return Audit(task, facts, ("ce", 97.5), protocol, cells)
+
+    return audit
+
+
+def shown(table, width=80):
+    file = io.StringIO()
+    Console(file=file, width=width).print(table)
+    return file.getvalue()
+
+
+def test_a_row_holds_the_numbers_of_a_cell(make):
+    text = shown(audit_table([make()]))
+    for words in (
+        "knockoff",
+        "LS",
+        "placebo",
+        "leak [interval]",
+        "outcome",
+        "kd-no-labels",
+        "95.00",
+        "90.00",
+        "+5.00 [",
+    ):
+        assert words in text
+    assert text.count(Outcome.LEAKS.value) == 2
+
+
+def test_outcomes_are_whole_words_in_80_columns(make):
+    wide = make(leaks=(-60.0, 40.0, 20.0), level=55.0)
+    weak = make(name="cmim", leaks=(-40.0, 20.0, -10.0), level=50.0, weak=True)
+    clear = make(name="cmim-2", leaks=(0.0, 0.0, 0.0), level=100.0)
+    text = shown(audit_table([wide, weak, clear]))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    words = set(text.split())
+    assert {"inconclusive", "attack", "too", "weak", "no", "leak", "found", "100.00"} <= words
+    assert "…" not in text
+
+
+def test_several_students_are_told_apart(make):
+    text = shown(audit_table([make(students=STUDENTS)]))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "".join(text.split()).count("kd-no-labels>") == 2
+    assert all(student in "".join(text.split()) for student in STUDENTS)
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red]", "<script>", "[/]", "[bold", "a" * 60])
+def test_names_appear_as_they_are(make, spectrum, name):
+    one_line = shown(audit_table([make(name=name)]), width=200)
+    assert name in one_line
+    assert name in shown(spectrum_table({name: (97.5, spectrum)}), width=200)
+    for table in (audit_table([make(name=name)]), spectrum_table({name: (97.5, spectrum)})):
+        assert all(len(line) <= 80 for line in shown(table).splitlines())
+    assert name in make(name=name).sentence
+
+
+def test_a_spectrum_row_holds_its_numbers(spectrum):
+    numbers = shown(spectrum_table({"ce": (97.5, spectrum)})).splitlines()[1].split()
+    expected = [97.5, spectrum.at(1.0), spectrum.supremum, spectrum.supremum_power, spectrum.residual(4.0)]
+    assert numbers[0] == "ce"
+    assert [float(number) for number in numbers[1:6]] == pytest.approx(expected, rel=0.01)
