@@ -26,7 +26,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     task = load_task("digits")
     assert [len(split) for split in task.splits.values()] == [500, 297, 1000]
     assert (task.input_shape, task.class_names) == ((1, 8, 8), tuple("0123456789"))
-    assert task.augmentation == Augmentation()
+    assert task.augmentation == Augmentation(pad=1)
     theirs = load_digits()
     pixels = np.round(theirs.images * 255 / 16).astype(np.uint8)
     expected = [image.tobytes() + bytes([label]) for image, label in zip(pixels, theirs.target, strict=True)]

@@ -217,14 +217,17 @@ class CMIMLoss(nn.Module):
         else:
             everyone, mine = own, slice(None)
             bank.require_seen(target)
+        # Two buffers serve all powers: to allocate them anew would cost more than some of the arithmetic.
+        scaled, buffer = torch.empty_like(everyone), torch.empty_like(everyone)
         for index, power in enumerate(self.powers):
-            probs = torch.softmax(power * everyone, dim=1)
+            probs = torch.softmax(torch.mul(everyone, power, out=scaled), dim=1, out=buffer)
             if self.training:
                 bank.add(index, probs.mul_(present), everyones_target, kept)
             # The log of the ratio keeps more digits than the difference of two logs. Where P underflows to 0, the floor
             # makes the log finite, and its product with P is 0, as it should be.
             probs = probs[mine]
-            log_ratio = (probs / bank.rows(index, target)).clamp_min_(SMALLEST_PROBABILITY).log_()
+            rows = bank.rows(index, target)
+            log_ratio = torch.div(probs, rows, out=rows).clamp_min_(SMALLEST_PROBABILITY).log_()
             gradient = torch.mul(probs, log_ratio, out=gradients[index])
             torch.sum(gradient, dim=1, out=values[index])
             gradient.addcmul_(probs, values[index][:, None], value=-1.0).mul_(power)

@@ -1,0 +1,26 @@
+"""The tables of the results page say what the recorded audits say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("teacher", ["ce", "cmim"])
+def test_the_page_shows_the_recorded_numbers(teacher):
+    audit = json.loads((DOCS / "results" / f"cifar100-20-{teacher}.json").read_text())
+    page = (DOCS / "results-cifar100.md").read_text()
+    [cell] = audit["cells"]
+    leak = cell["leak"]
+    row = (
+        f"| {audit['teacher']['accuracy']:.2f} | {cell['knockoff']['mean']:.2f} | {cell['ls']['mean']:.2f} "
+        f"| {cell['placebo']['mean']:.2f} | {leak['mean']:+.2f} [{leak['low']:+.2f}, {leak['high']:+.2f}] "
+        f"| {cell['outcome']} |"
+    )
+    assert row in page
+    for split in ("train", "test"):
+        spectrum = audit["teacher"]["spectrum"][split]
+        tail = [spectrum["residual_T4"], spectrum["residual_T20"], spectrum["within_class_variance"] / 2]
+        assert " | ".join(f"{number:.3g}" for number in (spectrum["supremum"], *tail)) in page
