@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from undistill.blackbox import LocalBlackBox
 from undistill.information import DEFAULT_POWERS, spectrum_compute, spectrum_update
@@ -156,3 +157,9 @@ def test_bad_callables_are_refused(refused, module, name, words):
 def test_bad_input_is_one_sentence(refused, teacher, tmp_path, monkeypatch, tokens, words):
     monkeypatch.chdir(tmp_path)
     assert words in refused("measure", *[teacher if token == "TEACHER" else token for token in tokens])
+
+
+def test_a_maximum_at_the_edge_of_the_powers_is_said(run, save):
+    path = save(logits=LOGITS, labels=LABELS)
+    assert spectrum_compute(spectrum_update(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))).supremum_at_edge
+    assert "at the edge of the powers" in " ".join(run("measure", path).out.split())

@@ -164,6 +164,12 @@ def measure(
         "them near 0.",
         style="dim",
     )
+    if spectrum.supremum_at_edge:
+        console.print(
+            f"The maximum lies at a = {spectrum.supremum_power:.3g}, at the edge of the powers: there may be more "
+            "beyond it, so add --powers there.",
+            highlight=False,
+        )
     if spectrum.absent:
         console.print(f"Classes without a sample, left out: {', '.join(map(str, spectrum.absent))}.")
     return 0
