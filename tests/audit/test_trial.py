@@ -10,11 +10,11 @@ from scipy import stats
 
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Trial, run_trial
-from undistill.audit.trial import make_student, smoothed_one_hot
+from undistill.audit.trial import smoothed_one_hot
 from undistill.blackbox import AnswerCache, LocalBlackBox
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
-from undistill.training import FromAnswers, Objective, Recipe, accuracy, fit, predict
+from undistill.training import FromAnswers, Objective, Recipe, accuracy, classifier_for, fit, predict
 
 TRIAL = importlib.import_module("undistill.audit.trial")
 RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
@@ -70,7 +70,7 @@ def run(trial, task, tmp_path, *boxes):
 def test_a_placebo_is_the_attack_on_smoothed_labels(task, tmp_path):
     outcome = run(replace(PLACEBO, smoothing=0.3, seed=5), task, tmp_path)
     answers = np.log(0.7 * np.eye(3) + 0.1)[task.train.labels.numpy()].astype(np.float32)
-    student = make_student("mlp-4", task, 5)
+    student = classifier_for(task, "mlp-4", seed=5)
     records = fit(student, task, FromAnswers(KD(4.0), lambda epoch: torch.from_numpy(answers)), RECIPE, seed=5)
     assert outcome["loss"] == pytest.approx([record["loss"] for record in records], rel=1e-5)
     assert outcome["accuracy"] == pytest.approx(accuracy(predict(student, task.test), task.test), abs=0.5)
@@ -83,7 +83,7 @@ class Smoothed(Objective):
 
 def test_a_reference_is_label_smoothing(task, tmp_path):
     outcome = run(Trial("t", "mlp-4", RECIPE, 5, smoothing=0.3), task, tmp_path)
-    student = make_student("mlp-4", task, 5)
+    student = classifier_for(task, "mlp-4", seed=5)
     records = fit(student, task, Smoothed(), RECIPE, seed=5)
     assert outcome["loss"] == [record["loss"] for record in records]
     assert outcome["accuracy"] == accuracy(predict(student, task.test), task.test)

@@ -18,7 +18,7 @@ from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
 from undistill.audit.protocol import Protocol
 from undistill.audit.result import Audit, TeacherFacts
 from undistill.audit.store import Store
-from undistill.audit.trial import Trial, make_student
+from undistill.audit.trial import Trial
 from undistill.blackbox import AnswerCache, BlackBox, LocalBlackBox, open_black_box
 from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
@@ -27,7 +27,7 @@ from undistill.information import spectrum_compute, spectrum_update
 from undistill.models import Classifier
 from undistill.settings import settings_of
 from undistill.tasks import Task, load_task
-from undistill.training import Progress, Recipe, accuracy, defaults_for, train_teacher
+from undistill.training import Progress, Recipe, accuracy, classifier_for, defaults_for, train_teacher
 
 TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
 PROBE_IMAGES = 256
@@ -138,7 +138,7 @@ def audit_all(
         raise InputError(f"there are {len(names)} names for {len(teachers)} teachers; give one each, or none")
     boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
     for student in protocol.students:
-        make_student(student, task, seed=0)  # what cannot be built is refused before anything is trained
+        classifier_for(task, student, seed=0)  # what cannot be built is refused before anything is trained
     _claim(out, task, boxes)
     if undefended is not None:
         reference = open_box(undefended)

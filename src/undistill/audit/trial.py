@@ -18,7 +18,6 @@ from undistill.blackbox import AnswerCache, BlackBox
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
-from undistill.models import Classifier
 from undistill.settings import settings_of
 from undistill.tasks import Task
 from undistill.training import FromAnswers, FromLabels, Objective, Recipe, accuracy, classifier_for, fit, predict
@@ -96,11 +95,6 @@ def smoothed_one_hot(labels: Int64[Tensor, "n"], classes: int, smoothing: float)
     return probs.log()
 
 
-def make_student(architecture: str, task: Task, seed: int) -> Classifier:
-    """A student before its training: its weights are a function of architecture, task and seed, whatever its role."""
-    return classifier_for(task, architecture, seed=seed)
-
-
 def run_trial(trial: Trial, task: Task, boxes: dict[str, BlackBox], cache: AnswerCache) -> dict[str, Any]:
     """Train and measure; the outcome as JSON.
 
@@ -112,7 +106,7 @@ def run_trial(trial: Trial, task: Task, boxes: dict[str, BlackBox], cache: Answe
     """
     started = time.monotonic()
     box = None if trial.teacher is None else boxes[trial.teacher]
-    student = make_student(trial.student, task, trial.seed)
+    student = classifier_for(task, trial.student, seed=trial.seed)
     records = fit(student, task, _objective(trial, task, box, cache), trial.recipe, seed=trial.seed)
     test = predict(student, task.test)
     outcome = {
