@@ -1,8 +1,10 @@
 """Trials run in a pool of processes, one thread each."""
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,7 +75,8 @@ class Workers:
                 initargs=(self.task, self.boxes, self.store, self.cache),
                 env=_THREADS,
             )
-        futures = {self._pool.submit(_work, trial): trial for trial in missing}
+        with _interrupts_held():
+            futures = {self._pool.submit(_work, trial): trial for trial in missing}
         try:
             for future in as_completed(futures):
                 done(futures[future], future.result())
@@ -84,7 +87,24 @@ class Workers:
             ) from error
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start processes that never see Ctrl-C, from their first instruction on: they inherit the mask of signals.
+
+    A terminal sends the signal to all processes. Only this one may answer; it ends the workers, and they die silently.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _initialise(task: Task, boxes: dict[str, BlackBox], store: Store, cache: AnswerCache) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a worker that the pool starts later, in place of one that ended
     torch.set_num_threads(1)
     _work.context = (task, boxes, store, cache)  # type: ignore[attr-defined]
 
