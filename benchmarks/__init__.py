@@ -6,6 +6,7 @@ is compared runs in turns within one process, on one core.
 
 from collections.abc import Callable
 
+from benchmarks.attack_step import attack_step
 from benchmarks.cmim_loss import cmim_loss
 from benchmarks.cmim_step import cmim_step
 from benchmarks.precision import precision
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "cmim-loss": cmim_loss,
     "spectrum": spectrum,
     "step": step,
+    "attack-step": attack_step,
     "precision": precision,
 }
 

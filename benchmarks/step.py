@@ -1,13 +1,15 @@
 """Where the time of a student's step goes."""
 
 import tempfile
-from functools import partial
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from benchmarks.material import PARTS, TINY_RATE, Trainee, fresh, random_task, second_epoch
 from benchmarks.timing import Figure, milliseconds, stopwatch, take_turns
 from undistill.attacks import KD
-from undistill.blackbox import AnswerCache, LocalBlackBox
+from undistill.blackbox import AnswerCache, LocalBlackBox, Page
 from undistill.training import FromAnswers, Recipe
 
 
@@ -30,16 +32,19 @@ def step(
     box = LocalBlackBox("teacher", fresh(teacher, task))
     with tempfile.TemporaryDirectory() as folder:
         cache = AnswerCache(Path(folder))
-        answers = partial(cache.get, box, task, 0)
-        answers(0)
-        objective = FromAnswers(KD(), answers)
-        objective.begin_epoch(0)
+
+        def answers(epoch: int, view: int) -> Tensor:
+            return cache.get(box, task, Page("usual", 0, epoch))
+
+        answers(0, 0)
+        objective = FromAnswers(KD(), answers, num_classes=classes, seed=0)
+        objective.begin_epoch(task, 0, 0, recipe.epochs, torch.device("cpu"))
         trainee = Trainee(student, task, recipe)
         parts: dict[str, list[float]] = {part: [] for part in PARTS}
 
         def ask() -> None:
             with tempfile.TemporaryDirectory() as empty:
-                AnswerCache(Path(empty)).get(box, task, 0, 0)
+                AnswerCache(Path(empty)).get(box, task, Page("usual"))
 
         def steps_in_parts() -> float:
             taken = [trainee.step(objective) for _ in range(steps)]
@@ -51,7 +56,7 @@ def step(
             {
                 "sum of the parts": steps_in_parts,
                 "the same in the loop": lambda: second_epoch(student, task, objective, recipe),
-                "teacher, read": stopwatch(lambda: answers(0)),
+                "teacher, read": stopwatch(lambda: answers(0, 0)),
                 "teacher, asked": stopwatch(ask),
             },
             repeats=repeats,

@@ -7,8 +7,8 @@ author = "the undistill authors"
 copyright = "2026, the undistill authors"
 release = version = installed_version("undistill")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline"]
+exclude_patterns = ["_build", "results/self-check/*.md"]  # these are included by other pages
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3

@@ -31,7 +31,7 @@ class Recorder:
     def __init__(self):
         self.stages, self.trials, self.trainings = [], [], []
 
-    def training(self, title, recipe, task):
+    def training(self, title, recipe, images):
         self.trainings.append((title, recipe))
 
     def stage(self, title, trials, stored):

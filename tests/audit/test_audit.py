@@ -11,7 +11,7 @@ from undistill.attacks import KD
 from undistill.audit import SCHEMA, Outcome, Protocol, Store, Verdict, audit, audit_all, audit_path
 from undistill.audit.execution import Workers
 from undistill.audit.run import Plan
-from undistill.blackbox import AnswerCache, open_black_box
+from undistill.blackbox import CHECKED_IMAGES, AnswerCache, open_black_box
 from undistill.errors import InputError
 from undistill.models import load_checkpoint, save_checkpoint
 from undistill.tasks import load_task
@@ -97,7 +97,7 @@ def test_a_view_is_asked_about_once_for_all_attacks_and_students(task, choosing,
     views = protocol.seeds * protocol.recipe.epochs * len(task.train)
     knockoffs = 2 * 2 * protocol.seeds
     clean = knockoffs * len(task.test) + len(task.train) + len(task.test)
-    assert counting_box.asked == views + clean
+    assert counting_box.asked == views + clean + 4 * CHECKED_IMAGES
 
 
 def test_outcomes_do_not_depend_on_the_number_of_workers(
@@ -112,7 +112,7 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
     ended = []
     for folder, workers in (("one", 1), ("two", 2)):
         store, cache = Store(tmp_path / folder / "trials"), AnswerCache(tmp_path / folder / "answers")
-        with Workers(task, boxes, store, cache, workers) as pool:
+        with Workers([task], boxes, store, cache, workers) as pool:
             pool.run(trials, lambda trial, outcome: ended.append(trial))
             if workers > 1:  # What goes wrong in a worker arrives as what it is.
                 store.folder.rename(tmp_path / folder / "kept")
@@ -131,7 +131,7 @@ def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, t
     plan, store = Plan(task, protocol, []), Store(tmp_path)
     try:
         torch.set_num_threads(2)
-        with Workers(task, [], store, AnswerCache(tmp_path), 1) as pool:
+        with Workers([task], [], store, AnswerCache(tmp_path), 1) as pool:
             pool.run(plan.judging(store), lambda trial, outcome: None)
         assert torch.get_num_threads() == 2
     finally:
@@ -142,7 +142,7 @@ def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, t
 @pytest.mark.parametrize("workers", [0, -1])
 def test_no_workers_are_refused(task, tmp_path, workers):
     with pytest.raises(InputError, match=f"workers is {workers}, must be at least 1"):
-        Workers(task, [], Store(tmp_path), AnswerCache(tmp_path), workers)
+        Workers([task], [], Store(tmp_path), AnswerCache(tmp_path), workers)
 
 
 def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder, monkeypatch):

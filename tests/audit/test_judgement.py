@@ -154,3 +154,12 @@ def test_verdict(outcomes, verdict):
 
 def test_every_outcome_has_a_sentence():
     assert len({outcome.sentence for outcome in Outcome}) == len(Outcome) == 4
+
+
+def test_without_a_placebo_the_reference_is_the_control():
+    ls, knockoff = accuracies(90, 91, 90, 92), accuracies(93.1, 94, 92.9, 95)
+    [cell] = judge([Measured("kd", "mlp-4", knockoff, ls, None, 95.0, 10)], margin=0.5, alpha=0.025)
+    assert (cell.control, cell.best_control, cell.outcome) == ("ls", ls, Outcome.LEAKS)
+    better = accuracies(93, 94, 93, 95, validation=91.0)
+    [cell] = judge([Measured("kd", "mlp-4", knockoff, ls, better, 95.0, 10)], margin=0.5, alpha=0.025)
+    assert (cell.control, cell.best_control) == ("placebo", better)

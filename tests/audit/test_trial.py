@@ -11,12 +11,12 @@ from scipy import stats
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Trial, run_trial
 from undistill.audit.trial import smoothed_one_hot
-from undistill.blackbox import AnswerCache, LocalBlackBox
+from undistill.blackbox import AnswerCache, LocalBlackBox, Queries
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
 from undistill.training import FromAnswers, Objective, Recipe, accuracy, classifier_for, fit, predict
 
-TRIAL = importlib.import_module("undistill.audit.trial")
+TRIAL, LAB = (importlib.import_module(f"undistill.audit.{name}") for name in ("trial", "lab"))
 RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
 PLACEBO = Trial("t", "mlp-4", RECIPE, 0, attack=KD(4.0), smoothing=0.1)
 
@@ -34,6 +34,9 @@ def test_the_key_changes_with_every_field():
         replace(PLACEBO, smoothing=0.2),
         replace(PLACEBO, smoothing=None, teacher="a"),
         replace(PLACEBO, smoothing=None, teacher="b"),
+        replace(PLACEBO, queries=Queries("clean")),
+        replace(PLACEBO, queries=Queries("cached-views", views=4)),
+        replace(PLACEBO, queries=Queries(budget=1000)),
     ]
     assert len({trial.key for trial in (PLACEBO, *others)}) == len(others) + 1
     assert {trial.role for trial in others} == {"reference", "placebo", "knockoff"}
@@ -62,7 +65,9 @@ def test_a_smoothed_one_hot_is_that_of_numpy(smoothing):
 
 
 def run(trial, task, tmp_path, *boxes):
-    outcome = run_trial(trial, task, {box.fingerprint: box for box in boxes}, AnswerCache(tmp_path / "answers"))
+    trial = replace(trial, task=task.fingerprint)
+    boxes = {box.fingerprint: box for box in boxes}
+    outcome = run_trial(trial, {task.fingerprint: task}, boxes, AnswerCache(tmp_path / "answers"))
     del outcome["seconds"]
     return outcome
 
@@ -71,7 +76,8 @@ def test_a_placebo_is_the_attack_on_smoothed_labels(task, tmp_path):
     outcome = run(replace(PLACEBO, smoothing=0.3, seed=5), task, tmp_path)
     answers = np.log(0.7 * np.eye(3) + 0.1)[task.train.labels.numpy()].astype(np.float32)
     student = classifier_for(task, "mlp-4", seed=5)
-    records = fit(student, task, FromAnswers(KD(4.0), lambda epoch: torch.from_numpy(answers)), RECIPE, seed=5)
+    objective = FromAnswers(KD(4.0), lambda epoch, view: torch.from_numpy(answers), num_classes=3, seed=5)
+    records = fit(student, task, objective, RECIPE, seed=5)
     assert outcome["loss"] == pytest.approx([record["loss"] for record in records], rel=1e-5)
     assert outcome["accuracy"] == pytest.approx(accuracy(predict(student, task.test), task.test), abs=0.5)
 
@@ -103,19 +109,21 @@ def test_students_of_one_seed_share_weights_and_order(task, tmp_path, counting_b
             super().__init__()
             self.inner, self.order = inner, order
 
-        def begin_epoch(self, epoch):
-            self.inner.begin_epoch(epoch)
+        def begin_epoch(self, *arguments):
+            return self.inner.begin_epoch(*arguments)
 
         def forward(self, logits, labels, indices):
             self.order.append(indices.tolist())
             return self.inner(logits, labels, indices)
 
-    def spying(student, task, objective, recipe, *, seed):
+    def spying(student, task, objective, recipe, *, seed, progress):
         order = []
         seen.append(({name: value.clone() for name, value in student.state_dict().items()}, order))
         return fit(student, task, Spy(objective, order), recipe, seed=seed)
 
-    monkeypatch.setattr(TRIAL, "fit", spying)
+    for place in (TRIAL, LAB):
+        monkeypatch.setattr(place, "fit", spying)
+    monkeypatch.setattr(Spy, "loss", property(lambda self: self.inner.loss), raising=False)
     reference = Trial("t", "mlp-4", RECIPE, 3, smoothing=0.1)
     knockoff = replace(PLACEBO, seed=3, smoothing=None, teacher=counting_box.fingerprint)
     for trial in (reference, replace(PLACEBO, seed=3), knockoff, replace(reference, seed=4)):

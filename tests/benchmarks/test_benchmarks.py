@@ -21,6 +21,7 @@ TOY_SIZES = {
     "cmim-loss": {"classes": 3, "batch_size": 4, "repeats": 2},
     "spectrum": {"samples": 60, "classes": 3, "batch_size": 25, "repeats": 2},
     "step": {"teacher": "mlp-4", "student": "mlp-2", "classes": 2, "batch_size": 4, "steps": 2, "repeats": 2},
+    "attack-step": {"student": "mlp-2", "classes": 3, "batch_size": 4, "repeats": 2},
     "precision": {"subjects": (("cnn", (1, 8, 8), 4), ("mlp-2", (1, 4, 4), 4)), "classes": 2, "repeats": 2},
 }
 

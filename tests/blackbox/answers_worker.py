@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from undistill.blackbox import AnswerCache, CallableBlackBox
+from undistill.blackbox import AnswerCache, CallableBlackBox, Page
 from undistill.blackbox.answers import ask
 from undistill.tasks import load_task
 
@@ -34,7 +34,7 @@ class Logged:
 
 def child(cache, box, task, expected, start):
     os.read(start, 1)  # until the parent closes the other end
-    right = all(torch.equal(cache.get(box, task, 7, epoch), expected[epoch]) for epoch in range(EPOCHS))
+    right = all(torch.equal(cache.get(box, task, page), rows) for page, rows in expected.items())
     os._exit(0 if right else 1)
 
 
@@ -42,7 +42,7 @@ def main(folder, log):
     task = load_task("digits")
     function = Logged(log)
     box = CallableBlackBox("logged", function, 10, task.validation.images[:8].float() / 255)
-    expected = [ask(box, task, 7, epoch) for epoch in range(EPOCHS)]
+    expected = {page: ask(box, task, page) for page in (Page("usual", 7, epoch) for epoch in range(EPOCHS))}
     function.logging = True
     reading, writing = os.pipe()
     children = []

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from undistill.blackbox import AnswerCache, BlackBox, CallableBlackBox, LocalBlackBox
+from undistill.blackbox import AnswerCache, BlackBox, CallableBlackBox, LocalBlackBox, Page, page_images
+from undistill.blackbox.box import QUERY_BATCH
 from undistill.tasks import load_task
 
 WORKER = Path(__file__).with_name("answers_worker.py")
+
+
+def usual(seed, crops):
+    return Page("usual", seed, crops)
 
 
 class Counted(BlackBox):
@@ -33,59 +38,74 @@ def box(teacher):
 def test_answers_are_those_to_the_epochs_view(digits, box, tmp_path):
     cache = AnswerCache(tmp_path)
     for epoch in (0, 3):
-        answers = cache.get(box, digits, 5, epoch)
+        answers = cache.get(box, digits, usual(5, epoch))
         assert answers.shape == (500, 10)
         assert answers.dtype == torch.float32
         view = digits.view(5, epoch)
         direct = [box.log_probs(view.images(torch.tensor([index])).float() / 255)[0] for index in range(0, 500, 37)]
         torch.testing.assert_close(answers[::37], torch.stack(direct), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(cache.get(box, digits, 5, 0), cache.get(box, digits, 5, 3)), "the views differ"
+    assert not torch.allclose(cache.get(box, digits, usual(5, 0)), cache.get(box, digits, usual(5, 3))), (
+        "the views differ"
+    )
 
 
 def test_answers_are_asked_once(digits, teacher, box, tmp_path):
-    first = AnswerCache(tmp_path).get(box, digits, 0, 0)
+    first = AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     assert box.images == 500
-    again = AnswerCache(tmp_path).get(box, digits, 0, 0)
+    again = AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     assert box.images == 500
     assert torch.equal(first, again)
     # Another seed, another epoch or another teacher is another question.
-    AnswerCache(tmp_path).get(box, digits, 1, 0)
-    AnswerCache(tmp_path).get(box, digits, 0, 1)
+    AnswerCache(tmp_path).get(box, digits, usual(1, 0))
+    AnswerCache(tmp_path).get(box, digits, usual(0, 1))
     assert box.images == 1500
     other = Counted(LocalBlackBox("teacher", teacher(seed=1)))
-    assert not torch.equal(AnswerCache(tmp_path).get(other, digits, 0, 0), first)
+    assert not torch.equal(AnswerCache(tmp_path).get(other, digits, usual(0, 0)), first)
     assert other.images == 500
 
 
 def test_another_task_is_another_question(digits, teacher, box, tmp_path):
-    AnswerCache(tmp_path).get(box, digits, 0, 0)
-    AnswerCache(tmp_path).get(box, load_task("digits"), 0, 0)  # the same images, not shifted
+    AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    AnswerCache(tmp_path).get(box, load_task("digits"), usual(0, 0))  # the same images, not shifted
     assert box.images == 1000
+
+
+def test_pages_are_views_or_clean_images(digits, box, tmp_path):
+    cache = AnswerCache(tmp_path)
+    seen = {kind: torch.cat(list(page_images(digits, Page(kind, 5, 1)))) for kind in ("usual", "strong", "clean")}
+    everything = torch.arange(500)
+    assert torch.equal(seen["usual"], digits.view(5, 1).images(everything))
+    assert torch.equal(seen["strong"], digits.strong_view(5, 1).images(everything))
+    assert torch.equal(seen["clean"], digits.train.images)
+    for number, (kind, images) in enumerate(seen.items(), start=1):
+        direct = box.box.log_probs(images.float() / 255)
+        torch.testing.assert_close(cache.get(box, digits, Page(kind, 5, 1)), direct, rtol=1e-4, atol=1e-5)
+        assert box.images == 500 * number, "one kind of page does not answer for another"
 
 
 def test_exact_zeros_are_kept(digits, probe, tmp_path):
     one_hot = CallableBlackBox("top-1", lambda images: torch.eye(10)[torch.zeros(len(images), dtype=int)], 10, probe)
     for _ in range(2):
-        answers = AnswerCache(tmp_path).get(one_hot, digits, 0, 0)
+        answers = AnswerCache(tmp_path).get(one_hot, digits, usual(0, 0))
         assert torch.equal(answers.exp(), torch.eye(10)[torch.zeros(500, dtype=int)])
         assert (answers[:, 1:] == -torch.inf).all()
 
 
 def test_what_a_killed_process_leaves_is_harmless(digits, box, tmp_path):
-    expected = AnswerCache(tmp_path / "clean").get(box, digits, 0, 0)
+    expected = AnswerCache(tmp_path / "clean").get(box, digits, usual(0, 0))
     (folder,) = (tmp_path / "clean").iterdir()
     stale = tmp_path / "stale" / folder.name
     stale.mkdir(parents=True)
-    (stale / "0.lock").write_text("12345")
-    (stale / ".0.safetensors.x1y2").write_bytes(b"half of a fi")
-    assert torch.equal(AnswerCache(tmp_path / "stale").get(box, digits, 0, 0), expected)
+    (stale / "usual-0.lock").write_text("12345")
+    (stale / ".usual-0.safetensors.x1y2").write_bytes(b"half of a fi")
+    assert torch.equal(AnswerCache(tmp_path / "stale").get(box, digits, usual(0, 0)), expected)
 
 
 def test_files_can_be_deleted_between_runs(digits, box, tmp_path):
-    first = AnswerCache(tmp_path).get(box, digits, 0, 0)
+    first = AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     (file,) = tmp_path.rglob("*.safetensors")
     file.unlink()
-    assert torch.equal(AnswerCache(tmp_path).get(box, digits, 0, 0), first)
+    assert torch.equal(AnswerCache(tmp_path).get(box, digits, usual(0, 0)), first)
     assert box.images == 1000
 
 
@@ -93,16 +113,18 @@ def test_a_refused_answer_leaves_no_file(digits, probe, tmp_path):
     box = CallableBlackBox("fickle", lambda images: torch.full((len(images), 10), 0.1), 10, probe)
     box.function = lambda images: torch.full((len(images), 10), 0.2)
     with pytest.raises(ValueError, match="do not sum to 1"):
-        AnswerCache(tmp_path).get(box, digits, 0, 0)
+        AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     assert not list(tmp_path.rglob("*.safetensors"))
     box.function = lambda images: torch.full((len(images), 10), 0.1)
-    assert AnswerCache(tmp_path).get(box, digits, 0, 0).shape == (500, 10)
+    assert AnswerCache(tmp_path).get(box, digits, usual(0, 0)).shape == (500, 10)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker forks")
 def test_two_processes_ask_once_between_them(tmp_path):
     command = [sys.executable, str(WORKER), str(tmp_path / "cache"), str(tmp_path / "log")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert run.returncode == 0, run.stderr
-    assert (tmp_path / "log").read_text().split() == ["256", "244"] * 3, "500 images in each of 3 epochs"
+    asked = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert sum(asked) == 3 * 500, "each of 3 epochs once"
+    assert max(asked) == QUERY_BATCH

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from undistill.attacks import AS_RELEASED, ATTACKS
 from undistill.models import load_checkpoint, save_checkpoint
 
 
@@ -105,6 +106,17 @@ def test_options_can_stand_in_a_file(run, teacher, tmp_path, suffix):
         (["--alpha", "0.7"], "alpha is 0.7"),
         (["--workers", "0"], "workers is 0, must be at least 1"),
         (["--undefended", "nowhere"], "nowhere is not a checkpoint"),
+        (["--access", "topk:2"], "unknown access 'topk'; did you mean 'top-k'?"),
+        (["--access", "top-k:4"], "access 'top-k:4' keeps 4 classes, but there are 3"),
+        (["--data", "fresh"], "'digits' has no fresh images; reserve a share of its training images"),
+        (["--data", "other"], "--data other needs the other task; add --other-task NAME"),
+        (["--other-task", "mnist1d"], "--other-task is for --data other, not for --data train"),
+        (["--data", "none"], "with data 'none' the attacker has no labels, but they are needed by kd"),
+        (["--data", "train:0.01"], "every class needs at least 2 training images"),
+        (["--fresh", "1"], "fresh is 1.0, but must be a share of at least 0 and below 1"),
+        (["--query-mode", "views"], "fresh-views"),
+        (["--views", "0"], "the number of cached views is 0, must be at least 1"),
+        (["--budget", "10"], "the query budget is 10 images, but one batch of the training asks about 25"),
         (["--out", "/dev/null"], "/dev/null: File exists"),
     ],
 )
@@ -116,6 +128,37 @@ def test_bad_input_is_one_sentence(refused, quick, tmp_path, tokens, words):
         quick += tokens
     assert words in refused(*quick)
     assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_the_attacker_is_described(run, quick, tmp_path):
+    quick[quick.index("kd:temperature=4")] = "kd-no-labels:temperature=4"
+    given = ["--access", "top-k:2", "--data", "other", "--other-task", "digits", "--other-classes", "7,8,9"]
+    status, out, err = run(*quick, *given, "--query-mode", "clean", "--budget", 100)
+    assert status == 0, err
+    card = json.loads((tmp_path / "out" / "audit.json").read_text())["threat_card"]
+    assert card["access"] == "the 2 largest probabilities, renormalised"
+    assert card["data"] == "images of another task (digits), without labels"
+    assert card["labels"] == "unknown"
+    assert card["queries"] == "about every image once, as it is; at most 100 queries"
+    assert card["queries_per_knockoff"] == 100
+    [row] = [line for line in out.splitlines() if line.startswith("ce ")]
+    assert row.split()[4] == "-", "there is no placebo"
+
+
+def test_without_names_the_audit_runs_what_can_be_used(run, quick, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
+    place = quick.index("--attack")
+    del quick[place : place + 2]
+    told = [run(*quick, *more).out for more in ((), ("--slow", "--access", "label"))]
+    default, limited = ({grid[0].name for grid in protocol.attacks} for protocol in seen)
+    assert {"kd", "kd-no-labels"} <= default
+    assert not any(ATTACKS[name].slow for name in default)
+    assert all("label" in ATTACKS[name].access for name in limited)
+    assert not default & AS_RELEASED.keys()
+    for out, names in zip(told, (default, limited), strict=True):
+        listed = " ".join(out.split())
+        assert all(name in listed.split("says why): ")[1] for name in ATTACKS.keys() - names)
 
 
 def test_another_audits_folder_is_refused_and_left_alone(run, refused, quick, teacher, tmp_path):

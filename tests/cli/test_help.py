@@ -2,7 +2,7 @@ import pytest
 
 from undistill.cli.app import app
 
-COMMANDS = ["train", "measure", "audit", "list", "demo"]
+COMMANDS = ["train", "measure", "audit", "attack", "list", "demo"]
 
 
 def squeezed(text):

@@ -2,12 +2,13 @@ import json
 
 import pytest
 
-from undistill.attacks import ATTACKS
+from undistill.attacks import ACCESS_KINDS, AS_RELEASED, ATTACKS
+from undistill.cli.methods import NAMED_ATTACKS
 from undistill.defences.training import DEFENCES
 from undistill.models import MODELS
 from undistill.tasks import TASKS
 
-REGISTRIES = {"tasks": TASKS, "models": MODELS, "attacks": ATTACKS, "defences": DEFENCES}
+REGISTRIES = {"tasks": TASKS, "models": MODELS, "attacks": NAMED_ATTACKS, "defences": DEFENCES}
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
@@ -33,3 +34,23 @@ def test_attacks_say_what_they_need_and_what_is_tried(run):
     assert kd["settings"] == {"temperature": 4.0, "hard": 0.1}
     assert [entry["temperature"] for entry in kd["grid"]] == [1.0, 4.0, 20.0]
     assert "1503.02531" in kd["source"]
+
+
+def test_every_attack_gives_the_same_facts(run):
+    listed = json.loads(run("list", "attacks", "--json").out)
+    assert {entry["name"] for entry in listed if not entry["as_released"]} == ATTACKS.keys()
+    assert {entry["name"] for entry in listed if entry["as_released"]} == AS_RELEASED.keys()
+    assert len({frozenset(entry) for entry in listed}) == 1
+    for entry in listed:
+        method = NAMED_ATTACKS[entry["name"]]
+        assert list(entry["access"]) == list(ACCESS_KINDS)
+        for kind, sentence in entry["access"].items():
+            assert sentence == method.access.get(kind, "refused")
+        assert entry["queries_per_image_epoch"] in ((0,) if not method.needs_images else (1, 2))
+        assert entry["trainings"] >= 1
+        assert isinstance(entry["slow"], bool)
+        assert isinstance(entry["placebo"], str)
+        assert entry["grid"]
+        assert all(setting.keys() == entry["settings"].keys() for setting in entry["grid"])
+        for value in entry["settings"].values():
+            assert not isinstance(value, dict) or value["name"] in NAMED_ATTACKS

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,13 @@ def test_a_row_holds_the_numbers_of_a_cell(make):
     ):
         assert words in text
     assert text.count(Outcome.LEAKS.value) == 2
+
+
+def test_a_cell_without_a_placebo_has_a_dash(make):
+    audit = make()
+    cells = tuple(replace(cell, placebo=None) for cell in audit.cells)
+    rows = shown(audit_table([replace(audit, cells=cells)])).splitlines()[1:]
+    assert [row.split()[4] for row in rows] == ["-", "-"]
 
 
 def test_outcomes_are_whole_words_in_80_columns(make):

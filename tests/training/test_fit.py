@@ -32,8 +32,9 @@ class Noting(Objective):
         super().__init__()
         self.epochs, self.logits, self.labels, self.indices = [], [], [], []
 
-    def begin_epoch(self, epoch):
+    def begin_epoch(self, task, seed, epoch, epochs, device):
         self.epochs.append(epoch)
+        return super().begin_epoch(task, seed, epoch, epochs, device)
 
     def forward(self, logits, labels, indices):
         self.logits.append(logits.detach().clone())
@@ -191,17 +192,17 @@ def test_precision_is_the_networks_never_the_losss(digits, fresh, precision):
 def test_answers_are_asked_per_epoch_and_looked_up_by_index(digits, fresh):
     asked = []
 
-    def answers(epoch):
-        asked.append(epoch)
+    def answers(epoch, view):
+        asked.append((epoch, view))
         return F.one_hot((digits.train.labels + epoch) % 10, 10).float().log()
 
-    objective = FromAnswers(KDWithoutLabels(1.0), answers)
+    objective = FromAnswers(KDWithoutLabels(1.0), answers, num_classes=10, seed=0)
     records = fit(fresh(), digits, objective, RECIPE, seed=0)
-    assert asked == [0, 1]
+    assert asked == [(0, 0), (1, 0)]
     assert len(records) == 2
     # With one-hot answers and T = 1 the attack is cross entropy towards them.
     indices, logits = torch.tensor([7, 3]), torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
-    objective.begin_epoch(4)
+    objective.begin_epoch(digits, 0, 4, 5, torch.device("cpu"))
     expected = F.cross_entropy(logits, (digits.train.labels[indices] + 4) % 10, reduction="none")
     torch.testing.assert_close(objective(logits, digits.train.labels[indices], indices), expected)
 

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from undistill.information import temper
+
 
 def kl_divergence(
     log_p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
@@ -20,3 +22,12 @@ def kl_divergence(
     held = log_p > -torch.inf
     gap = torch.where(held, log_p, 0.0) - torch.where(held, log_q, 0.0)
     return (log_p.exp() * gap).sum(-1)
+
+
+def soft_loss(
+    logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
+) -> Float[Tensor, "b"]:
+    """T^2 KL(p^(1/T) || q^(1/T)) per example: the answers' power transform against the student's, both in float32."""
+    power = 1 / temperature
+    answers = temper(log_probs.detach().float(), power)
+    return temperature**2 * kl_divergence(answers, temper(logits.float(), power))

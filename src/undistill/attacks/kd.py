@@ -1,6 +1,5 @@
 """Knowledge distillation (Hinton, Vinyals, Dean), with and without labels."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,25 +8,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from undistill.attacks.base import Attack
-from undistill.attacks.divergence import kl_divergence
-from undistill.errors import InputError
-from undistill.information import temper
+from undistill.attacks.checks import check_share, check_temperature
+from undistill.attacks.divergence import soft_loss
 
 TEMPERATURES = (1.0, 4.0, 20.0)
-
-
-def soft_loss(
-    logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
-) -> Float[Tensor, "b"]:
-    """T^2 KL(p^(1/T) || q^(1/T)) per example: the answers' power transform against the student's, both in float32."""
-    power = 1 / temperature
-    answers = temper(log_probs.detach().float(), power)
-    return temperature**2 * kl_divergence(answers, temper(logits.float(), power))
-
-
-def check_temperature(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise InputError(f"the temperature is {temperature}, must be finite and above 0 (usual values: 1 to 20)")
 
 
 @dataclass(frozen=True)
@@ -61,8 +45,7 @@ class KD(Attack):
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
-        if not 0 <= self.hard <= 1:
-            raise InputError(f"the share of hard labels is {self.hard}, must lie between 0 and 1")
+        check_share("share of hard labels", self.hard)
 
     def loss(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]

@@ -1,7 +1,8 @@
 """Protocol, plan, execution, store and judgement: from a teacher to a verdict."""
 
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
-from undistill.audit.protocol import Protocol
+from undistill.audit.knockoff import train_knockoff
+from undistill.audit.protocol import Protocol, battery
 from undistill.audit.result import SCHEMA, Audit, TeacherFacts, spectrum_json
 from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
 from undistill.audit.store import Store
@@ -26,8 +27,10 @@ __all__ = [
     "audit",
     "audit_all",
     "audit_path",
+    "battery",
     "judge",
     "run_trial",
     "spectrum_json",
+    "train_knockoff",
     "verdict_of",
 ]

@@ -20,13 +20,13 @@ _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREAD
 
 
 class Workers:
-    """A pool that holds the task and the black boxes, and runs trials into a store.
+    """A pool that holds the tasks and the black boxes, and runs trials into a store.
 
     The pool starts with the first trial and ends with the ``with`` block. ``workers=1`` runs in this process, with one
     thread as well, so that no outcome depends on the number of workers.
 
     Args:
-        task: the data of all trials.
+        tasks: the data of all trials.
         boxes: the black boxes that knockoffs ask.
         store: where outcomes go, each as soon as its trial ends.
         cache: answers shared by all processes.
@@ -34,9 +34,15 @@ class Workers:
     """
 
     def __init__(
-        self, task: Task, boxes: Sequence[BlackBox], store: Store, cache: AnswerCache, workers: int | None = None
+        self,
+        tasks: Sequence[Task],
+        boxes: Sequence[BlackBox],
+        store: Store,
+        cache: AnswerCache,
+        workers: int | None = None,
     ) -> None:
-        self.task, self.store, self.cache = task, store, cache
+        self.tasks = {task.fingerprint: task for task in tasks}
+        self.store, self.cache = store, cache
         self.boxes = {box.fingerprint: box for box in boxes}
         self.workers = (os.cpu_count() or 1) if workers is None else workers
         if self.workers < 1:
@@ -62,7 +68,7 @@ class Workers:
             torch.set_num_threads(1)
             try:
                 for trial in missing:
-                    done(trial, _run_and_store(trial, self.task, self.boxes, self.store, self.cache))
+                    done(trial, _run_and_store(trial, self.tasks, self.boxes, self.store, self.cache))
             finally:
                 torch.set_num_threads(threads)
             return
@@ -72,7 +78,7 @@ class Workers:
             self._pool = ProcessPoolExecutor(
                 max_workers=self.workers,
                 initializer=_initialise,
-                initargs=(self.task, self.boxes, self.store, self.cache),
+                initargs=(self.tasks, self.boxes, self.store, self.cache),
                 env=_THREADS,
             )
         with _interrupts_held():
@@ -103,20 +109,19 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialise(task: Task, boxes: dict[str, BlackBox], store: Store, cache: AnswerCache) -> None:
+def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a worker that the pool starts later, in place of one that ended
     torch.set_num_threads(1)
-    _work.context = (task, boxes, store, cache)  # type: ignore[attr-defined]
+    _work.context = (tasks, boxes, store, cache)  # type: ignore[attr-defined]
 
 
 def _work(trial: Trial) -> dict[str, Any]:
-    task, boxes, store, cache = _work.context  # type: ignore[attr-defined]
-    return _run_and_store(trial, task, boxes, store, cache)
+    return _run_and_store(trial, *_work.context)  # type: ignore[attr-defined]
 
 
 def _run_and_store(
-    trial: Trial, task: Task, boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
+    trial: Trial, tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
 ) -> dict[str, Any]:
-    outcome = run_trial(trial, task, boxes, cache)
+    outcome = run_trial(trial, tasks, boxes, cache)
     store.write(trial, outcome)
     return outcome

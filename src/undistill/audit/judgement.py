@@ -75,20 +75,35 @@ class Leak:
 
 @dataclass(frozen=True)
 class Measured:
-    """One attack on one student architecture, before judgement."""
+    """One attack on one student architecture, before judgement.
+
+    Args:
+        attack: name.
+        student: architecture.
+        knockoff: students that learnt from the teacher.
+        ls: label-smoothed students.
+        placebo: students of the attack without the teacher; None if the attack has none, or the attacker no labels.
+        agreement: share of test images on which knockoff and teacher give the same class, in percent.
+        queries: the most images that one knockoff asked about.
+    """
 
     attack: str
     student: str
     knockoff: Accuracies
     ls: Accuracies
-    placebo: Accuracies
+    placebo: Accuracies | None
     agreement: float
     queries: int
 
     @property
     def control(self) -> Literal["ls", "placebo"]:
         """The better of the two controls, chosen on validation data."""
-        return "placebo" if self.placebo.validation > self.ls.validation else "ls"
+        return "placebo" if self.placebo is not None and self.placebo.validation > self.ls.validation else "ls"
+
+    @property
+    def best_control(self) -> Accuracies:
+        """The accuracies of the control with which knockoffs are compared."""
+        return self.placebo if self.placebo is not None and self.control == "placebo" else self.ls
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def judge(
         >>> judge([Measured("kd", "mlp", knockoff, ls, ls, 95.0, 1)], margin=0.5, alpha=0.025)[0].outcome
         <Outcome.LEAKS: 'leaks'>
     """
-    differences = [paired_difference(cell.knockoff.seeds, getattr(cell, cell.control).seeds) for cell in cells]
+    differences = [paired_difference(cell.knockoff.seeds, cell.best_control.seeds) for cell in cells]
     p_values = [difference.p_value for difference in differences]
     levels, adjusted = holm_levels(p_values, alpha), holm_adjust(p_values)
     judged = []

@@ -1,11 +1,51 @@
-"""What an audit does: attacks, controls, students, seeds, margins."""
+"""What an audit does: attacks, controls, students, seeds, margins; and what the attacker has."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from undistill.attacks import KD, Attack, KDWithoutLabels
+from undistill.attacks import ATTACKS, Attack
+from undistill.audit.beforehand import misfit, refusals
+from undistill.audit.trial import FRESH_VIEWS
+from undistill.blackbox import FULL, Access, Queries
 from undistill.errors import InputError
+from undistill.tasks import TRAINING_IMAGES, QueryData, Task
 from undistill.training import Recipe
+
+
+def battery(
+    task: Task | None = None,
+    students: Sequence[str] = (),
+    *,
+    access: Access = FULL,
+    data: QueryData = TRAINING_IMAGES,
+    queries: Queries = FRESH_VIEWS,
+    slow: bool = False,
+) -> tuple[tuple[Attack, ...], ...]:
+    """Every attack that can do something with this access, these images and these queries, each with its grid.
+
+    Args:
+        task: with ``students``, to leave out attacks that cannot use one of them.
+        students: architectures.
+        access: what the black box lets through.
+        data: what the attacker has.
+        queries: how he asks.
+        slow: take attacks that are too long for most audits, too.
+
+    Example:
+        >>> from undistill.blackbox import LabelAccess
+        >>> names = [grid[0].name for grid in battery(access=LabelAccess())]
+        >>> "kd" in names, "kd-mse" in names, "dfme" in names
+        (True, False, False)
+    """
+
+    def can_run(attack: Attack) -> bool:
+        fit = task is None or all(misfit(attack, task, student) is None for student in students)
+        return fit and not refusals([attack], access, data, queries)
+
+    kinds = [kind for kind in ATTACKS.values() if slow or not kind.slow]
+    grids = [tuple(attack for attack in kind.grid() if can_run(attack)) for kind in kinds]
+    return tuple(grid for grid in grids if grid)
 
 
 @dataclass(frozen=True)
@@ -18,7 +58,8 @@ class Protocol:
     Args:
         students: architectures.
         recipe: how every student is trained.
-        attacks: one grid per attack: settings of one attack, among which the audit chooses.
+        attacks: one grid per attack: settings of one attack, among which the audit chooses. By default the whole
+            :func:`battery`, for full access and the teacher's training images.
         smoothings: label smoothing of the reference students; 0 is plain cross entropy.
         placebo_smoothings: smoothing of the one-hot labels that stand in for a teacher; tried with each setting of
             an attack's grid.
@@ -26,25 +67,32 @@ class Protocol:
         tuning_seeds: seeds on which settings are chosen.
         margin: largest leak, in points of accuracy, that still counts as none.
         alpha: error rate of each one-sided decision; 0.025 is a two-sided 95% interval.
+        access: what the teacher lets through of its answers.
+        data: which images the attacker may ask about.
+        queries: how he asks.
 
     Raises:
-        InputError: a value is out of range; the message names every one.
+        InputError: a value is out of range, or attacks cannot be run with this access or these images; the message
+            names every one.
 
     Example:
         >>> protocol = Protocol(students=("mlp-16",), recipe=Recipe(epochs=60, batch_size=50))
-        >>> [grid[0].name for grid in protocol.attacks]
+        >>> [grid[0].name for grid in protocol.attacks[:2]]
         ['kd', 'kd-no-labels']
     """
 
     students: tuple[str, ...]
     recipe: Recipe
-    attacks: tuple[tuple[Attack, ...], ...] = field(default_factory=lambda: (KD.grid(), KDWithoutLabels.grid()))
+    attacks: tuple[tuple[Attack, ...], ...] = field(default_factory=battery)
     smoothings: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
     placebo_smoothings: tuple[float, ...] = (0.01, 0.1, 0.3)
     seeds: int = 5
     tuning_seeds: int = 1
     margin: float = 0.5
     alpha: float = 0.025
+    access: Access = FULL
+    data: QueryData = TRAINING_IMAGES
+    queries: Queries = FRESH_VIEWS
 
     def __post_init__(self) -> None:
         names = [grid[0].name for grid in self.attacks if grid]
@@ -66,6 +114,8 @@ class Protocol:
             (0 < self.alpha < 0.5, f"alpha is {self.alpha}, must lie between 0 and 0.5"),
         ]
         problems = [words for holds, words in rules if not holds]
+        every_setting = [attack for grid in self.attacks for attack in grid]
+        problems += refusals(every_setting, self.access, self.data, self.queries)
         if problems:
             raise InputError(f"protocol: {'; '.join(problems)}")
 

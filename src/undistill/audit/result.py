@@ -16,7 +16,7 @@ SCHEMA = "undistill.audit/1"
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """The audited black box, measured on clean images.
+    """The audited black box, measured on clean images, as the attacker sees it: through the protocol's access.
 
     Args:
         name: what the user calls it.
@@ -95,10 +95,10 @@ class Audit:
     def threat_card(self) -> dict[str, Any]:
         """What the attacker was given. The claim holds for this attacker alone."""
         return {
-            "access": "full probabilities",
-            "labels": "known, except to attacks named 'no-labels'",
-            "data": "the teacher's training images, a fresh augmented view every epoch",
-            "fresh_images": "none: the audit holds no images that the teacher has not seen and the attacker may use",
+            "access": self.protocol.access.sentence,
+            "data": self.protocol.data.sentence,
+            "labels": _labels_sentence(self.protocol),
+            "queries": _queries_sentence(self.protocol),
             "queries_per_knockoff": max(cell.queries for cell in self.cells),
             "tuning": {grid[0].name: len(grid) for grid in self.protocol.attacks},
             "students": list(self.protocol.students),
@@ -115,6 +115,7 @@ class Audit:
                 "train": len(self.task.train),
                 "validation": len(self.task.validation),
                 "test": len(self.task.test),
+                "fresh": 0 if self.task.fresh is None else len(self.task.fresh),
             },
             "teacher": {
                 "name": self.teacher.name,
@@ -148,6 +149,28 @@ def spectrum_json(spectrum: Spectrum) -> dict[str, Any]:
     }
 
 
+def _queries_sentence(protocol: Protocol) -> str:
+    queries = protocol.queries
+    how = {
+        "fresh-views": "about a new augmented view of every image in every epoch",
+        "cached-views": f"about {queries.views} augmented views of every image",
+        "clean": "about every image once, as it is",
+    }[queries.mode]
+    if not protocol.data.has_images:
+        how = "about images that the attack makes up"
+    return how if queries.budget is None else f"{how}; at most {queries.budget} queries"
+
+
+def _labels_sentence(protocol: Protocol) -> str:
+    if not protocol.data.labelled:
+        return "unknown"
+    reading = [grid[0].name for grid in protocol.attacks if any(attack.needs_labels for attack in grid)]
+    others = [grid[0].name for grid in protocol.attacks if grid[0].name not in reading]
+    if not others:
+        return "known"
+    return f"known; not used by {', '.join(others)}"
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -156,6 +179,9 @@ def _protocol_json(protocol: Protocol) -> dict[str, Any]:
     return {
         "students": list(protocol.students),
         "recipe": settings_of(protocol.recipe),
+        "access": str(protocol.access),
+        "data": protocol.data.description(),
+        "queries": settings_of(protocol.queries),
         "attacks": [[describe_attack(attack) for attack in grid] for grid in protocol.attacks],
         "smoothings": list(protocol.smoothings),
         "placebo_smoothings": list(protocol.placebo_smoothings),
@@ -182,7 +208,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "outcome": cell.outcome.value,
         "knockoff": _accuracies_json(cell.knockoff),
         "ls": _accuracies_json(cell.ls),
-        "placebo": _accuracies_json(cell.placebo),
+        "placebo": None if cell.placebo is None else _accuracies_json(cell.placebo),
         "control": cell.control,
         "leak": asdict(cell.leak),
         "knockoff_minus_ls": cell.knockoff.mean - cell.ls.mean,

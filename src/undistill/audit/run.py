@@ -13,21 +13,29 @@ from typing import Protocol as Interface
 from torch import Tensor
 
 from undistill.attacks import Attack
+from undistill.audit.beforehand import check_fresh, check_trainings
 from undistill.audit.execution import Workers
 from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
-from undistill.audit.protocol import Protocol
+from undistill.audit.protocol import Protocol, battery
 from undistill.audit.result import Audit, TeacherFacts
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial
-from undistill.blackbox import AnswerCache, BlackBox, LocalBlackBox, open_black_box
+from undistill.blackbox import (
+    CHECKED_IMAGES,
+    AnswerCache,
+    BlackBox,
+    LocalBlackBox,
+    check_black_box,
+    open_black_box,
+)
 from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.information import spectrum_compute, spectrum_update
 from undistill.models import Classifier
-from undistill.settings import settings_of
+from undistill.settings import settings_in_words
 from undistill.tasks import Task, load_task
-from undistill.training import Progress, Recipe, accuracy, classifier_for, defaults_for, train_teacher
+from undistill.training import Progress, Recipe, accuracy, defaults_for, train_teacher
 
 TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
 PROBE_IMAGES = 256
@@ -37,8 +45,8 @@ PROBE_IMAGES = 256
 class Watcher(Interface):
     """What an audit tells while it runs."""
 
-    def training(self, title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress] | None:
-        """A teacher is about to be trained; what shows it, if anything."""
+    def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress] | None:
+        """A network is about to be trained on so many images; what shows it, if anything."""
 
     def stage(self, title: str, trials: int, stored: int) -> None:
         """A stage of ``trials`` trials begins, of which ``stored`` are already in the store."""
@@ -50,7 +58,7 @@ class Watcher(Interface):
 class SilentWatcher:
     """Says nothing."""
 
-    def training(self, title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress] | None:
+    def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress] | None:
         return None
 
     def stage(self, title: str, trials: int, stored: int) -> None:
@@ -75,7 +83,8 @@ def audit(
     """Audit one teacher: does it leak, through which attack, how sure are we?
 
     Trains references, placebos and knockoffs with paired seeds, judges every cell (attack x student), and writes
-    ``out/audit.json``. Finished trials are stored in ``out/trials``: the same call again runs only what is missing.
+    ``out/audit.json``. What the attacker sees, has and asks is part of the protocol. Finished trials are stored in
+    ``out/trials``: the same call again runs only what is missing.
 
     Args:
         teacher: a checkpoint folder, ``package.module:callable``, a classifier, a black box, or any callable that maps
@@ -83,7 +92,8 @@ def audit(
         task: a task, or the name of one.
         out: folder of stored trials and results.
         name: of the teacher in results; by default its folder's, callable's or architecture's name.
-        protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs.
+        protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs,
+            and every attack that can use that student.
         undefended: a teacher of the same task that was trained with cross entropy. An attack that does not leak on it
             is too weak to clear ``teacher``. By default one is trained, with ``teacher``'s architecture and recipe
             where they are known.
@@ -92,7 +102,8 @@ def audit(
         watcher: told what happens.
 
     Raises:
-        InputError: bad input; nothing that was finished is lost.
+        InputError: bad input, or a teacher that answers differently to the same image; nothing that was finished is
+            lost.
     """
     [result] = audit_all(
         [teacher],
@@ -127,28 +138,36 @@ def audit_all(
     out, task = Path(out), load_task(task) if isinstance(task, str) else task
     watcher = watcher or SilentWatcher()
     defaults = defaults_for(task.input_shape)
-    protocol = protocol or Protocol((defaults.student,), defaults.recipe)
+    if protocol is None:
+        students = (defaults.student,)
+        protocol = Protocol(students, defaults.recipe, battery(task, students))
+    probe = task.validation.images[:PROBE_IMAGES].float().div(255)
     open_box = partial(
         open_black_box,
         class_names=task.class_names,
-        probe=task.validation.images[:PROBE_IMAGES].float().div(255),
+        probe=probe,
+        access=protocol.access,
         trust_import_path=trust_import_path,
     )
     if names is not None and len(names) != len(teachers):
         raise InputError(f"there are {len(names)} names for {len(teachers)} teachers; give one each, or none")
     boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
-    for student in protocol.students:
-        classifier_for(task, student, seed=0)  # what cannot be built is refused before anything is trained
-    _claim(out, task, boxes)
-    if undefended is not None:
-        reference = open_box(undefended)
-    else:
-        reference = _undefended_among(boxes, task) or _train_undefended(boxes, task, out / "undefended", watcher)
+    given = None if undefended is None else open_box(undefended)
+    every_setting = [attack for grid in protocol.attacks for attack in grid]
+    attackers = protocol.data.attackers_task(task)
+    check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    for box in boxes if given is None else [*boxes, given]:
+        check_fresh(box, task, protocol.data)
+        check_black_box(box, probe[:CHECKED_IMAGES])
+    _claim(out, task, protocol, boxes)
+    reference = given or _undefended_among(boxes, task)
+    if reference is None:
+        reference = open_box(_train_undefended(boxes, task, out / "undefended", watcher))
     everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
 
     store = Store(out / "trials")
-    with Workers(task, everyone, store, AnswerCache(out / "answers"), workers) as pool:
-        plan = Plan(task, protocol, everyone)
+    plan = Plan(task, protocol, everyone)
+    with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
         _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
         _run_stage("judge on test", plan.judging(store), pool, store, watcher)
     too_weak = frozenset(
@@ -172,27 +191,40 @@ def audit_path(out: Path, name: str, *, alone: bool) -> Path:
 
 
 class Plan:
-    """The flat lists of trials of an audit, and the way back from their outcomes to cells."""
+    """The flat lists of trials of an audit, and the way back from their outcomes to cells.
+
+    Args:
+        task: the teachers' task.
+        protocol: what is done.
+        boxes: the teachers, the undefended one among them.
+
+    Attributes:
+        attackers: the task with the attacker's images, of which knockoffs ask.
+        controls: the task that references and placebos learn.
+    """
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
-        self.task, self.protocol, self.boxes = task, protocol, boxes
+        self.protocol, self.boxes = protocol, boxes
+        self.attackers, self.controls = protocol.data.attackers_task(task), protocol.data.controls_task(task)
 
     def _references(self, student: str) -> list[Trial]:
-        trial = self._trial(student)
+        trial = self._trial(self.controls, student)
         return [replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings]
 
     def _placebos(self, student: str, grid: Sequence[Attack]) -> list[Trial]:
-        trial = self._trial(student)
+        """Empty for an attack that has none, and for an attacker without labels."""
+        trial = replace(self._trial(self.controls, student), queries=self.protocol.queries)
+        grid = [attack for attack in grid if attack.placebo and self.attackers.labelled]
         pairs = product(grid, self.protocol.placebo_smoothings)
         return [replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in pairs]
 
     def _knockoffs(self, student: str, grid: Sequence[Attack], box: BlackBox) -> list[Trial]:
-        trial = self._trial(student)
+        trial = replace(self._trial(self.attackers, student), queries=self.protocol.queries)
         return [replace(trial, attack=attack, teacher=box.fingerprint) for attack in grid]
 
-    def _trial(self, student: str) -> Trial:
+    def _trial(self, task: Task, student: str) -> Trial:
         """A trial without a seed or settings, of which the others are made."""
-        return Trial(self.task.fingerprint, student, self.protocol.recipe, seed=-1)
+        return Trial(task.fingerprint, student, self.protocol.recipe, seed=-1)
 
     def _choices(self, boxes: Sequence[BlackBox]) -> list[list[Trial]]:
         """Lists of settings, of each of which one is chosen."""
@@ -202,7 +234,7 @@ class Plan:
             for grid in self.protocol.attacks:
                 choices.append(self._placebos(student, grid))
                 choices.extend(self._knockoffs(student, grid, box) for box in boxes)
-        return choices
+        return [choice for choice in choices if choice]
 
     def tuning(self) -> list[Trial]:
         """Every setting on the tuning seeds. A list with one setting leaves nothing to choose."""
@@ -236,10 +268,12 @@ class Plan:
         for student in self.protocol.students:
             ls, _ = self._accuracies(self._references(student), store)
             for grid in self.protocol.attacks:
-                placebo, _ = self._accuracies(self._placebos(student, grid), store)
+                placebos = self._placebos(student, grid)
+                placebo = self._accuracies(placebos, store)[0] if placebos else None
                 knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
                 agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
-                cells.append(Measured(grid[0].name, student, knockoff, ls, placebo, agreement, outcomes[0]["queries"]))
+                queries = max(outcome["queries"] for outcome in outcomes)
+                cells.append(Measured(grid[0].name, student, knockoff, ls, placebo, agreement, queries))
         return cells
 
     def _accuracies(self, choice: Sequence[Trial], store: Store) -> tuple[Accuracies, list[dict[str, Any]]]:
@@ -250,10 +284,10 @@ class Plan:
 
 
 def _setting(trial: Trial) -> str:
-    settings = {} if trial.attack is None else settings_of(trial.attack)
+    settings = [] if trial.attack is None else [settings_in_words(trial.attack)]
     if trial.smoothing is not None:
-        settings["smoothing"] = trial.smoothing
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+        settings.append(f"smoothing={trial.smoothing}")
+    return ", ".join(filter(None, settings))
 
 
 def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
@@ -261,23 +295,26 @@ def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, wat
     pool.run(trials, watcher.trial)
 
 
-def _claim(out: Path, task: Task, boxes: Sequence[BlackBox]) -> None:
+def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
     """Refuse a folder that holds another audit; mark it as this one's."""
     names = [box.name for box in boxes]
     if len(set(names)) < len(names):
         raise InputError(f"teachers {names} share a name; give each folder or callable a name of its own")
     path = out / "undistill.json"
-    marks = {box.name: box.fingerprint for box in boxes}
+    marks = {box.name: box.unlimited.fingerprint for box in boxes}
+    attacker = {"access": str(protocol.access), "data": protocol.data.description()}
     alone = names[0] if len(names) == 1 else None  # whose audit.json stands in ``out`` itself
     if path.exists():
         try:
             held = json.loads(path.read_bytes())
             held_task, held_marks, held_alone = held["task"], dict(held["teachers"]), held["alone"]
+            held_attacker = held["attacker"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}); delete it, or choose another folder") from error
         changed = [name for name, mark in marks.items() if held_marks.get(name, mark) != mark]
         problems = [
             (held_task != task.fingerprint, "another task"),
+            (held_attacker != attacker, "another attacker (access or data)"),
             (bool(changed), f"another teacher named {', '.join(map(repr, changed))}"),
             (alone and held_alone and alone != held_alone, f"the teacher {held_alone!r}"),
         ]
@@ -285,12 +322,13 @@ def _claim(out: Path, task: Task, boxes: Sequence[BlackBox]) -> None:
             if wrong:
                 raise InputError(f"{out} holds an audit of {what}; choose another folder for this one")
         marks, alone = held_marks | marks, alone or held_alone
-    write_json(path, {"task": task.fingerprint, "teachers": marks, "alone": alone})
+    write_json(path, {"task": task.fingerprint, "attacker": attacker, "teachers": marks, "alone": alone})
 
 
 def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
     for box in boxes:
-        made = box.classifier.provenance if isinstance(box, LocalBlackBox) else {}
+        whole = box.unlimited
+        made = whole.classifier.provenance if isinstance(whole, LocalBlackBox) else {}
         defence = made.get("defence")  # any JSON: a provenance may be the user's own
         plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name
         if plain and made.get("task_fingerprint") == task.fingerprint:
@@ -303,13 +341,14 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
     defaults = defaults_for(task.input_shape)
     architecture, recipe = defaults.teacher, defaults.recipe
     for box in boxes:
-        if isinstance(box, LocalBlackBox):
-            architecture = box.classifier.architecture
-            made = box.classifier.provenance.get("recipe")
+        whole = box.unlimited
+        if isinstance(whole, LocalBlackBox):
+            architecture = whole.classifier.architecture
+            made = whole.classifier.provenance.get("recipe")
             if isinstance(made, dict):
                 recipe = Recipe(**made | {"milestones": tuple(made["milestones"])})
             break
-    progress = watcher.training(f"undefended {architecture}", recipe, task)
+    progress = watcher.training(f"undefended {architecture}", recipe, len(task.train))
     classifier = train_teacher(task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=progress)
     return LocalBlackBox("undefended", classifier)
 

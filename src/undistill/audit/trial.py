@@ -2,7 +2,9 @@
 
 import hashlib
 import inspect
+import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,14 +16,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from undistill.attacks import Attack
-from undistill.blackbox import AnswerCache, BlackBox
+from undistill.audit.lab import AuditLab
+from undistill.blackbox import AnswerCache, BlackBox, Queries
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
+from undistill.models import Classifier
 from undistill.settings import settings_of
 from undistill.tasks import Task
-from undistill.training import FromAnswers, FromLabels, Objective, Recipe, accuracy, classifier_for, fit, predict
+from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
+FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 
 
@@ -38,6 +43,7 @@ class Trial:
         attack: None for a reference.
         smoothing: None for a knockoff.
         teacher: fingerprint of the black box; None for references and placebos.
+        queries: how a knockoff asks; a placebo sees the same views.
     """
 
     task: str
@@ -47,6 +53,7 @@ class Trial:
     attack: Attack | None = None
     smoothing: float | None = None
     teacher: str | None = None
+    queries: Queries = FRESH_VIEWS
 
     @property
     def role(self) -> Role:
@@ -66,6 +73,7 @@ class Trial:
             "attack": None if self.attack is None else describe_attack(self.attack),
             "smoothing": self.smoothing,
             "teacher": self.teacher,
+            "queries": None if self.attack is None else settings_of(self.queries),
         }
 
     @property
@@ -75,13 +83,32 @@ class Trial:
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
-    """An attack's name, settings and the hash of the file that defines it, as JSON."""
-    return {"name": attack.name, **settings_of(attack), "code": _code_hash(type(attack))}
+    """An attack's name, settings and the hash of the code that defines it, as JSON."""
+    settings = {
+        name: describe_attack(value) if isinstance(value, Attack) else value
+        for name, value in settings_of(attack).items()
+    }
+    return {"name": attack.name, **settings, "code": _code_hash(type(attack))}
 
 
 @cache  # once per process, so that an edit in mid-audit does not mix two versions under one name
 def _code_hash(attack: type[Attack]) -> str:
-    return hashlib.sha256(Path(inspect.getfile(attack)).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(_modules_behind(attack)):
+        digest.update(Path(inspect.getfile(sys.modules[name])).read_bytes())
+    return digest.hexdigest()
+
+
+def _modules_behind(attack: type[Attack]) -> set[str]:
+    """The module that defines an attack and, of this package, all modules whose classes and functions it uses."""
+    found: set[str] = set()
+    ahead = [attack.__module__]
+    while ahead:
+        name = ahead.pop()
+        if name not in found and (name == attack.__module__ or name.startswith("undistill.")):
+            found.add(name)
+            ahead += [str(getattr(value, "__module__", "")) for value in vars(sys.modules[name]).values()]
+    return found
 
 
 def smoothed_one_hot(labels: Int64[Tensor, "n"], classes: int, smoothing: float) -> Float[Tensor, "n classes"]:
@@ -95,44 +122,79 @@ def smoothed_one_hot(labels: Int64[Tensor, "n"], classes: int, smoothing: float)
     return probs.log()
 
 
-def run_trial(trial: Trial, task: Task, boxes: dict[str, BlackBox], cache: AnswerCache) -> dict[str, Any]:
-    """Train and measure; the outcome as JSON.
+def run_trial(
+    trial: Trial, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: AnswerCache
+) -> dict[str, Any]:
+    """Train and measure; the outcome as JSON. Arguments as of :func:`train_student`."""
+    return train_student(trial, tasks, boxes, cache)[1]
+
+
+def train_student(
+    trial: Trial,
+    tasks: Mapping[str, Task],
+    boxes: Mapping[str, BlackBox],
+    cache: AnswerCache,
+    progress: Callable[[int], Progress] | None = None,
+) -> tuple[Classifier, dict[str, Any]]:
+    """Train and measure; the student, and the outcome as JSON.
 
     Args:
         trial: what to train.
-        task: the task whose fingerprint the trial names.
+        tasks: tasks by fingerprint.
         boxes: black boxes by fingerprint.
         cache: where answers are shared.
+        progress: shows the trainings.
     """
     started = time.monotonic()
+    task = tasks[trial.task]
     box = None if trial.teacher is None else boxes[trial.teacher]
-    student = classifier_for(task, trial.student, seed=trial.seed)
-    records = fit(student, task, _objective(trial, task, box, cache), trial.recipe, seed=trial.seed)
+    notes: dict[str, Any] = {}
+    queries = 0
+    if trial.attack is None:
+        student = classifier_for(task, trial.student, seed=trial.seed)
+        records = fit(student, task, _labels(trial, task), trial.recipe, seed=trial.seed, progress=progress)
+    else:
+        lab = AuditLab(
+            task,
+            trial.student,
+            trial.recipe,
+            trial.seed,
+            trial.queries,
+            trial.attack,
+            cache=cache,
+            box=box,
+            stand_in=None if box is not None else _stand_in(trial, task),
+            progress=progress,
+        )
+        trained = trial.attack.train(lab)
+        if not isinstance(trained, Classifier):
+            raise TypeError(f"attack {trial.attack.name} returned a {type(trained).__name__}, not a student of its lab")
+        student = trained
+        records, notes, queries = lab.records, lab.notes, lab.queries
     test = predict(student, task.test)
     outcome = {
         "accuracy": accuracy(test, task.test),
         "validation_accuracy": accuracy(predict(student, task.validation), task.validation),
-        "queries": 0 if box is None else trial.recipe.epochs * len(task.train),
+        "queries": queries,
         "seconds": time.monotonic() - started,
         "loss": [record["loss"] for record in records],
         "train_accuracy": [record["train_accuracy"] for record in records],
+        "notes": notes,
     }
     if box is not None:
         same = box.answers(task.test).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
-    return outcome
+    return student, outcome
 
 
-def _objective(trial: Trial, task: Task, box: BlackBox | None, cache: AnswerCache) -> Objective:
-    if trial.attack is None:
-        if trial.smoothing is None:
-            raise InputError("a reference trial needs a smoothing (0 is plain cross entropy)")
-        defence = LabelSmoothing(trial.smoothing)
-        steps = trial.recipe.epochs * trial.recipe.steps_per_epoch(len(task.train))
-        return FromLabels(defence.loss(task.num_classes, steps))
-    if box is not None:
-        return FromAnswers(trial.attack, lambda epoch: cache.get(box, task, trial.seed, epoch))
+def _labels(trial: Trial, task: Task) -> FromLabels:
+    if trial.smoothing is None:
+        raise InputError("a reference trial needs a smoothing (0 is plain cross entropy)")
+    steps = trial.recipe.epochs * trial.recipe.steps_per_epoch(len(task.train))
+    return FromLabels(LabelSmoothing(trial.smoothing).loss(task.num_classes, steps))
+
+
+def _stand_in(trial: Trial, task: Task) -> Float[Tensor, "n classes"]:
     if trial.smoothing is None:
         raise InputError("a placebo trial needs a smoothing")
-    answers = smoothed_one_hot(task.train.labels, task.num_classes, trial.smoothing)
-    return FromAnswers(trial.attack, lambda epoch: answers)
+    return smoothed_one_hot(task.train.labels, task.num_classes, trial.smoothing)

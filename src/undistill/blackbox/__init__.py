@@ -1,19 +1,36 @@
 """What an outsider can ask of a teacher: raw images in, log-probabilities out."""
 
-from undistill.blackbox.answers import AnswerCache
-from undistill.blackbox.box import BlackBox, CallableBlackBox, LocalBlackBox, open_black_box
+from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK
+from undistill.blackbox.answers import AnswerCache, page_images
+from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox, open_black_box
+from undistill.blackbox.check import ANSWER_TOLERANCE, CHECKED_IMAGES, check_black_box
 from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions
+from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
 
 __all__ = [
+    "ANSWER_TOLERANCE",
+    "CHECKED_IMAGES",
+    "FULL",
+    "Access",
     "AnswerCache",
     "BlackBox",
     "CallableBlackBox",
+    "Decimals",
+    "FullAccess",
+    "LabelAccess",
+    "LimitedBlackBox",
     "LocalBlackBox",
+    "Page",
     "Predictions",
+    "Queries",
+    "QueryPlan",
+    "TopK",
+    "check_black_box",
     "check_log_probs",
     "is_predictions_file",
     "log_probs_of_probabilities",
     "open_black_box",
+    "page_images",
     "read_predictions",
 ]

@@ -10,12 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
+from undistill.attacks import AccessKind
+from undistill.blackbox.access import FULL, Access
+from undistill.blackbox.validate import SUM_TOLERANCE, check_log_probs, log_probs_of_probabilities
 from undistill.errors import InputError
+from undistill.files import content_hash
 from undistill.models import Classifier, import_callable, load_checkpoint
 from undistill.tasks import Split
 
-QUERY_BATCH = 256
+# Larger batches fall out of the caches of a CPU: 256 images of 32x32 take half as long again through a ResNet-20.
+QUERY_BATCH = 64
 
 
 class BlackBox(ABC):
@@ -24,24 +28,40 @@ class BlackBox(ABC):
     Attributes:
         name: what reports call it.
         fingerprint: equal only for boxes that answer alike; names stored answers and trials.
+        policy: what it lets through of its answers.
     """
 
     name: str
     fingerprint: str
+    policy: Access = FULL
+
+    @property
+    def access(self) -> AccessKind:
+        """What kind of answers it gives."""
+        return self.policy.kind
+
+    @property
+    def unlimited(self) -> "BlackBox":
+        """What lies behind a limit that is set here; without one, the box itself."""
+        return self
 
     @abstractmethod
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Natural log-probabilities (float32) for raw images in [0, 1]; ``-inf`` is an exact zero."""
 
+    def limit(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        """What would be answered in place of these full log-probabilities."""
+        return self.policy.apply(log_probs)
+
     def answers(self, split: Split) -> Float[Tensor, "n classes"]:
         """Log-probabilities for the clean images of a split, checked.
 
         Raises:
-            InputError: an answer holds NaN or does not sum to 1.
+            InputError: an answer holds NaN or does not sum to 1 (or to what the policy allows).
         """
         parts = split.images.split(QUERY_BATCH)
         log_probs = torch.cat([self.log_probs(images.float().div_(255)).cpu() for images in parts])
-        check_log_probs(log_probs, self.name)
+        check_log_probs(log_probs, self.name, self.policy.sums(log_probs.shape[1]))
         return log_probs
 
 
@@ -86,25 +106,54 @@ class CallableBlackBox(BlackBox):
         function: the callable; an ``nn.Module`` is put into evaluation mode.
         classes: number of classes that the answers must have.
         probe: a few images of the task, shape (n, \\*input_shape), float in [0, 1].
+        policy: what the callable itself lets through: an API that serves rounded probabilities or the k largest says
+            so here, and its rows then sum to what such answers may sum to. It can as well give full answers.
 
     Raises:
-        InputError: the answers are no tensor of shape (n, classes), or hold NaN.
+        InputError: the answers are no tensor of shape (n, classes), hold NaN, or look like probabilities that were
+            rounded or cut off without ``policy`` saying so.
     """
 
     name: str
     function: Callable[[Tensor], Tensor]
     classes: int
     probe: Float[Tensor, "n *shape"]
+    policy: Access = FULL
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.function, nn.Module):
             self.function = self.function.eval()
+        self.sums = self.policy.sums(self.classes)
         rows = self._ask(self.probe)
-        self.gives_probabilities = bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-3).all())
+        self.gives_probabilities = self._are_probabilities(rows)
+        if not self.gives_probabilities:
+            self._check_logits(rows)
         # Four decimals: the same model must keep its fingerprint across thread counts and machines.
         answers = self.log_probs(self.probe).clamp_min(-100).mul(1e4).round().to(torch.int64)
         self.fingerprint = hashlib.sha256(f"{self.name}".encode() + answers.numpy().tobytes()).hexdigest()
+
+    def _are_probabilities(self, rows: Float[Tensor, "n classes"]) -> bool:
+        least, most = self.sums
+        totals = rows.sum(1)
+        within = (totals >= least - SUM_TOLERANCE) & (totals <= most + SUM_TOLERANCE) & (totals > 0)
+        return bool((rows >= 0).all() and within.all())
+
+    def _check_logits(self, rows: Float[Tensor, "n classes"]) -> None:
+        """Refuse what is taken for logits and is most likely something else."""
+        totals = rows.sum(1)
+        if ((rows >= 0) & (rows <= 1)).all() and ((totals > 0) & (totals < 1.5)).all():
+            worst = int((totals - 1).abs().argmax())
+            raise InputError(
+                f"{self.name}: its answers look like probabilities, but do not sum to 1 (row {worst} sums to "
+                f"{totals[worst].item():.6g}); if it rounds them or serves only some, name the access (such as "
+                "decimals:3 or top-k-raw:5), and if they are logits, return their log_softmax"
+            )
+        if self.sums[0] < self.sums[1] and (rows == -torch.inf).any():
+            raise InputError(
+                f"{self.name}: its answers hold -inf, so they are logarithms of answers that are not full; return the "
+                "probabilities themselves"
+            )
 
     @torch.no_grad()
     def _ask(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
@@ -122,10 +171,46 @@ class CallableBlackBox(BlackBox):
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         rows = self._ask(images)
         if self.gives_probabilities:
-            return log_probs_of_probabilities(rows, self.name)
+            return log_probs_of_probabilities(rows, self.name, self.sums)
         log_probs = torch.log_softmax(rows, 1)
         check_log_probs(log_probs, self.name)
         return log_probs
+
+
+@dataclass
+class LimitedBlackBox(BlackBox):
+    """Another black box, of whose answers only a part is let through.
+
+    Args:
+        box: the other one.
+        policy: what is let through.
+
+    Example:
+        >>> from undistill.blackbox import TopK
+        >>> whole = CallableBlackBox("api", lambda images: torch.tensor([[0.5, 0.3, 0.2]]), 3, torch.zeros(1, 1, 8, 8))
+        >>> box = LimitedBlackBox(whole, TopK(2))
+        >>> box.log_probs(torch.zeros(1, 1, 8, 8)).exp(), box.access
+        (tensor([[0.6250, 0.3750, 0.0000]]), 'top-k')
+    """
+
+    box: BlackBox
+    policy: Access
+    name: str = field(init=False)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.box.name
+        self.fingerprint = content_hash(["limited", self.box.fingerprint, str(self.policy)])
+
+    @property
+    def unlimited(self) -> BlackBox:
+        return self.box.unlimited
+
+    def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        return self.policy.apply(self.box.log_probs(images))
+
+    def limit(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        return self.policy.apply(self.box.limit(log_probs))
 
 
 def open_black_box(
@@ -133,6 +218,7 @@ def open_black_box(
     *,
     class_names: tuple[str, ...],
     probe: Float[Tensor, "n *shape"],
+    access: Access = FULL,
     name: str | None = None,
     trust_import_path: bool = False,
 ) -> BlackBox:
@@ -142,15 +228,18 @@ def open_black_box(
         teacher: a checkpoint folder, ``package.module:callable``, a classifier, any callable, or a black box.
         class_names: the task's classes.
         probe: a few of the task's images, float in [0, 1].
+        access: what the black box lets through, whether the teacher limits its answers so by itself (an API that
+            serves rounded probabilities, or the k largest) or gives full ones, which are then limited here.
         name: what reports call it; by default the name of the folder, the architecture, the function or the class.
         trust_import_path: let a checkpoint import and run the code that it names (see :func:`load_checkpoint`).
 
     Raises:
         InputError: no such folder or callable, or a teacher of another class count, class order or input shape than
-            the task.
+            the task; an access with more classes than there are, or another one than a black box has already.
     """
+    access.check(len(class_names))
     if isinstance(teacher, BlackBox):
-        return teacher
+        return _limited(teacher, access)
     if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
         name, teacher = name or teacher, import_callable(teacher)
     if isinstance(teacher, str | Path):
@@ -172,6 +261,14 @@ def open_black_box(
             raise InputError(
                 f"teacher {name!r} takes inputs of shape {teacher.input_shape}, the task has {tuple(probe.shape[1:])}"
             )
-        return LocalBlackBox(name, teacher)
+        return _limited(LocalBlackBox(name, teacher), access)
     name = name or str(getattr(teacher, "__name__", type(teacher).__name__))
-    return CallableBlackBox(name, teacher, len(class_names), probe)
+    return _limited(CallableBlackBox(name, teacher, len(class_names), probe, access), access)
+
+
+def _limited(box: BlackBox, access: Access) -> BlackBox:
+    if isinstance(box, LimitedBlackBox) and box.policy == access:
+        return box
+    if box.policy not in (FULL, access):
+        raise InputError(f"teacher {box.name!r} is open to access '{box.policy}', not '{access}'; name that access")
+    return box if access == FULL else LimitedBlackBox(box, access)

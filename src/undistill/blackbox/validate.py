@@ -10,8 +10,13 @@ from undistill.errors import InputError
 SUM_TOLERANCE = 1e-3
 
 
-def check_log_probs(log_probs: Float[Tensor, "n classes"], whose: str) -> None:
+def check_log_probs(log_probs: Float[Tensor, "n classes"], whose: str, sums: tuple[float, float] = (1.0, 1.0)) -> None:
     """Refuse log-probabilities that hold NaN or do not sum to 1.
+
+    Args:
+        log_probs: natural logarithms; ``-inf`` is an exact zero.
+        whose: who is named when something is wrong.
+        sums: the least and the largest sum of a row's probabilities, for answers that are rounded or cut off.
 
     Raises:
         InputError: how many rows are wrong, by how much, and which is the first.
@@ -22,19 +27,25 @@ def check_log_probs(log_probs: Float[Tensor, "n classes"], whose: str) -> None:
             f"{whose}: {int(not_a_number.sum())} of {len(log_probs)} rows hold NaN (first: row "
             f"{int(not_a_number.nonzero()[0])}); a model that gives NaN can be neither measured nor audited"
         )
-    gap = torch.expm1(torch.logsumexp(log_probs.double(), 1))
-    wrong = gap.abs() > SUM_TOLERANCE
+    least, most = sums
+    totals = torch.logsumexp(log_probs.double(), 1).exp()
+    gaps = totals - totals.clamp(least, most)
+    gaps = torch.where(totals == 0, -1.0, gaps)  # whatever is allowed, an answer names some class
+    wrong = gaps.abs() > SUM_TOLERANCE
     if wrong.any():
-        worst = int(gap.abs().argmax())
+        worst = int(gaps.abs().argmax())
+        right = "1" if least == most else f"between {least:g} and {most:g}"
         raise InputError(
-            f"{whose}: probabilities of {int(wrong.sum())} of {len(log_probs)} rows do not sum to 1 (row {worst} sums "
-            f"to {1 + gap[worst].item():.6g}, off by {gap[worst].item():+.3g}); give probabilities, their natural "
+            f"{whose}: probabilities of {int(wrong.sum())} of {len(log_probs)} rows do not sum to {right} (row {worst} "
+            f"sums to {totals[worst].item():.6g}, off by {gaps[worst].item():+.3g}); give probabilities, their natural "
             "logarithms, or logits under the name that says which"
         )
 
 
-def log_probs_of_probabilities(probs: Float[Tensor, "n classes"], whose: str) -> Float[Tensor, "n classes"]:
-    """Natural logarithms of probabilities, float32; an exact zero becomes ``-inf``.
+def log_probs_of_probabilities(
+    probs: Float[Tensor, "n classes"], whose: str, sums: tuple[float, float] = (1.0, 1.0)
+) -> Float[Tensor, "n classes"]:
+    """Natural logarithms of probabilities, float32; an exact zero becomes ``-inf``. Arguments as above.
 
     >>> log_probs_of_probabilities(torch.tensor([[1.0, 0.0]]), "answers").tolist()
     [[0.0, -inf]]
@@ -46,5 +57,5 @@ def log_probs_of_probabilities(probs: Float[Tensor, "n classes"], whose: str) ->
             f"{int(negative.nonzero()[0])}); if these are logits or log-probabilities, name them so"
         )
     log_probs = probs.double().log()
-    check_log_probs(log_probs, whose)
+    check_log_probs(log_probs, whose, sums)
     return log_probs.float()

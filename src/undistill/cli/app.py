@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,19 +13,26 @@ from rich.table import Table
 
 from undistill import __version__
 from undistill.attacks import ATTACKS
-from undistill.audit import PROBE_IMAGES, Protocol, Verdict, audit_all, audit_path, spectrum_json
+from undistill.audit import (
+    PROBE_IMAGES,
+    Protocol,
+    Verdict,
+    audit_all,
+    audit_path,
+    battery,
+    spectrum_json,
+    train_knockoff,
+)
 from undistill.blackbox import is_predictions_file, open_black_box, read_predictions
 from undistill.cli.demo import run_demo
-from undistill.cli.methods import parse_grids, parse_method
-from undistill.cli.options import RecipeOptions, TaskOptions, Whole
+from undistill.cli.listing import Kind, entries
+from undistill.cli.methods import NAMED_ATTACKS, parse_grids, parse_method
+from undistill.cli.options import AttackerOptions, RecipeOptions, TaskOptions, Whole
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES
 from undistill.errors import InputError, require
 from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_update
-from undistill.models import MODELS
 from undistill.report import audit_table, plot_spectra, spectrum_table
-from undistill.settings import settings_of
-from undistill.tasks import TASKS
 from undistill.training import defaults_for, train_teacher
 
 BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
@@ -85,7 +91,7 @@ def train(
         seed=seed,
         folder=out,
         tensorboard=tensorboard,
-        progress=show_training(f"{architecture} with {method.name}", chosen, data),
+        progress=show_training(f"{architecture} with {method.name}", chosen, len(data.train)),
     )
     made = classifier.provenance
     Console().print(
@@ -183,6 +189,8 @@ def audit(
     out: Path,
     student: list[str] | None = None,
     attack: list[str] | None = None,
+    slow: bool = False,
+    attacker: AttackerOptions | None = None,
     smoothing: list[float] | None = None,
     placebo_smoothing: list[float] | None = None,
     seeds: Whole = 5,
@@ -210,7 +218,9 @@ def audit(
         Student architecture; repeat for several.
     attack: list[str]
         NAME for an attack with its own grid, or NAME:FIELD=VALUE,... for one setting; repeat for several (see:
-        undistill list attacks).
+        undistill list attacks). By default all that can be used, but for slow ones.
+    slow: bool
+        Take slow attacks, too, where none is named.
     smoothing: list[float]
         Label smoothing of the reference students, among which the audit chooses; 0 is plain cross entropy.
     placebo_smoothing: list[float]
@@ -235,9 +245,18 @@ def audit(
     """
     data = task.load()
     defaults = defaults_for(data.input_shape)
+    attacker = attacker or AttackerOptions()
+    access, images, queries = attacker.policy(), attacker.images(), attacker.queries()
+    students = student or [defaults.student]
+    if attack is not None:
+        grids = parse_grids("attack", NAMED_ATTACKS, attack)
+    else:
+        grids = battery(data, students, access=access, data=images, queries=queries, slow=slow)
+    if not grids:
+        raise InputError(f"no attack can use access '{access}' with data '{images}'; name one, or add --slow")
     given = {
-        "students": student or [defaults.student],
-        "attacks": None if attack is None else parse_grids("attack", ATTACKS, attack),
+        "students": students,
+        "attacks": grids,
         "smoothings": smoothing,
         "placebo_smoothings": placebo_smoothing,
     }
@@ -247,6 +266,9 @@ def audit(
         tuning_seeds=tuning_seeds,
         margin=margin,
         alpha=alpha,
+        access=access,
+        data=images,
+        queries=queries,
         **{name: tuple(value) for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     with TerminalWatcher() as watcher:
@@ -262,6 +284,13 @@ def audit(
         )
     console = Console()
     console.print(audit_table(audits))
+    left_out = [] if attack is not None else sorted(ATTACKS.keys() - {grid[0].name for grid in grids})
+    if left_out:
+        console.print()
+        console.print(
+            f"Not run, for they are slow or of no use here (--attack NAME says why): {', '.join(left_out)}.",
+            style="dim",
+        )
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
@@ -271,9 +300,75 @@ def audit(
     return LEAKED if fail_on == "leaks" and leaked else 0
 
 
+@app.command
+def attack(
+    teacher: str,
+    *,
+    task: TaskOptions,
+    attack: str,
+    out: Path,
+    student: str | None = None,
+    attacker: AttackerOptions | None = None,
+    seed: Whole = 0,
+    recipe: RecipeOptions | None = None,
+    trust_import_path: bool = False,
+) -> int:
+    """Attack a teacher: train one student on its answers, and save it as a checkpoint folder.
+
+    The knockoff is a model like any other: it can be measured, audited, and attacked in its turn. Answers are kept in
+    OUT.training until it is finished: the same command after a kill asks nothing twice.
+
+    Parameters
+    ----------
+    teacher: str
+        A checkpoint folder, or package.module:callable of anything that maps images in [0, 1] to answers.
+    attack: str
+        NAME or NAME:FIELD=VALUE,... (see: undistill list attacks).
+    out: Path
+        Folder of the knockoff.
+    student: str
+        Architecture of the student (see: undistill list models).
+    seed: int
+        Of initial weights, order and augmentation.
+    trust_import_path: bool
+        Let a checkpoint whose architecture is package.module:callable import and run that code.
+    """
+    method = parse_method("attack", NAMED_ATTACKS, attack)
+    attacker = attacker or AttackerOptions()
+    access, images, queries = attacker.policy(), attacker.images(), attacker.queries()
+    data = task.load()
+    defaults = defaults_for(data.input_shape)
+    finished = out.exists()
+    with TerminalWatcher() as watcher:
+        knockoff = train_knockoff(
+            teacher,
+            data,
+            method,
+            out=out,
+            student=student or defaults.student,
+            recipe=(recipe or RecipeOptions()).over(defaults.recipe),
+            seed=seed,
+            access=access,
+            data=images,
+            queries=queries,
+            trust_import_path=trust_import_path,
+            watcher=watcher,
+        )
+    made = knockoff.provenance
+    Console().print(
+        f"{method.name} on {made['teacher']['name']} with {knockoff.architecture}, {data.name}: test accuracy "
+        f"{made['test_accuracy']:.2f}%, agreement with the teacher {made['agreement']:.2f}%, "
+        f"{made['queries']['asked']} queries; {'was already there in' if finished else 'saved in'} {out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
 @app.command(name="list")
 def list_(
-    kind: Literal["tasks", "models", "attacks", "defences"],
+    kind: Kind,
     *,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -281,44 +376,30 @@ def list_(
 
     Parameters
     ----------
-    kind: Literal["tasks", "models", "attacks", "defences"]
+    kind: Kind
         Of what.
     json_: bool
         Print a JSON list of objects instead of a table.
     """
-    kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "tasks": lambda: [{"name": name, "summary": info.description} for name, info in TASKS.items()],
-        "models": lambda: [{"name": name, "summary": info.description} for name, info in MODELS.items()],
-        "attacks": lambda: [
-            {
-                "name": name,
-                "summary": method.summary,
-                "needs_labels": method.needs_labels,
-                "source": method.source,
-                "settings": settings_of(method),
-                "grid": [settings_of(entry) for entry in method.grid()],
-            }
-            for name, method in ATTACKS.items()
-        ],
-        "defences": lambda: [
-            {"name": name, "summary": method.summary, "settings": settings_of(method)}
-            for name, method in DEFENCES.items()
-        ],
-    }
-    entries = kinds[kind]()
+    found = entries(kind)
     if json_:
-        print(json.dumps(entries, indent=2))
+        print(json.dumps(found, indent=2))
         return 0
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for entry in entries:
-        settings = ", ".join(f"{name}={value}" for name, value in entry.get("settings", {}).items())
+    for entry in found:
+        settings = ", ".join(f"{name}={_named(value)}" for name, value in entry.get("settings", {}).items())
         table.add_row(
             str(entry["name"]), escape(entry["summary"]) + (f"\n[dim]{escape(settings)}[/dim]" if settings else "")
         )
     Console().print(table)
     return 0
+
+
+def _named(value: Any) -> Any:
+    """The name of a method that is a setting of another one; any other value as it is."""
+    return value["name"] if isinstance(value, dict) else value
 
 
 @app.command

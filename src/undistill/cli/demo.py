@@ -42,7 +42,7 @@ def run_demo(out: Path, workers: int | None) -> None:
             defaults.recipe,
             seed=0,
             folder=folders[-1],
-            progress=show_training(f"teacher {name}", defaults.recipe, task),
+            progress=show_training(f"teacher {name}", defaults.recipe, len(task.train)),
         )
     protocol = Protocol(
         (defaults.student,),

@@ -1,17 +1,26 @@
-"""Attacks and defences as words: ``kd:temperature=4,hard=0.1``."""
+"""Methods as words: attacks and defences (``kd:temperature=4``), access (``top-k:5``), query data (``train:0.1``)."""
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar, get_args, get_origin
 
+from undistill.attacks import AS_RELEASED, ATTACKS, Attack
+from undistill.blackbox import Access, Decimals, FullAccess, LabelAccess, TopK
 from undistill.errors import InputError, unknown_name
+from undistill.tasks import FreshImages, NoImages, OtherImages, QueryData, Task, TrainingImages
 
 Method = TypeVar("Method")
+
+NAMED_ATTACKS: dict[str, type[Attack]] = ATTACKS | AS_RELEASED
+"""What can be named: the battery's attacks, and those as released with other studies, for comparison."""
 
 
 def parse_method(kind: str, registry: Mapping[str, type[Method]], text: str) -> Method:
     """``NAME`` or ``NAME:FIELD=VALUE,...`` as a value; a list's entries are separated by colons.
+
+    The value of a field that is an attack is the name of one, which then has its default settings.
 
     Raises:
         InputError: an unknown name or field, or a value of the wrong type.
@@ -60,6 +69,12 @@ def _convert(what: str, text: str, kind: Any) -> Any:
         return tuple(_convert(what, part, get_args(kind)[0]) for part in text.split(":"))
     if isinstance(kind, types.UnionType):
         kind = next(option for option in get_args(kind) if option is not type(None))
+    if isinstance(kind, type) and issubclass(kind, Attack):
+        return parse_method("attack", NAMED_ATTACKS, text)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{what} is {text!r}, must be true or false")
+        return text.lower() == "true"
     if kind not in (int, float):
         return text
     try:
@@ -67,3 +82,50 @@ def _convert(what: str, text: str, kind: Any) -> Any:
     except ValueError:
         words = {int: "a whole number", float: "a number"}[kind]
         raise InputError(f"{what} is {text!r}, must be {words}") from None
+
+
+def parse_access(text: str) -> Access:
+    """``full``, ``decimals:D``, ``top-k:K``, ``top-k-raw:K`` or ``label`` as a value.
+
+    >>> parse_access("top-k-raw:5")
+    TopK(k=5, renormalised=False)
+    """
+    numbered: dict[str, Callable[[int], Access]] = {
+        "decimals": Decimals,
+        "top-k": TopK,
+        "top-k-raw": partial(TopK, renormalised=False),
+    }
+    plain: dict[str, Callable[[], Access]] = {"full": FullAccess, "label": LabelAccess}
+    name, colon, number = text.partition(":")
+    if name in plain:
+        if colon:
+            raise InputError(f"access {text!r} takes no number; write {name}")
+        return plain[name]()
+    if name not in numbered:
+        raise unknown_name("access", name, [*plain, *numbered])
+    if not number:
+        raise InputError(f"access {text!r} needs a number; write {name}:3, for example")
+    return numbered[name](_convert(f"access {text!r}: the number", number, int))
+
+
+def parse_data(text: str, other: Callable[[], Task]) -> QueryData:
+    """``train``, ``train:SHARE``, ``fresh``, ``other`` or ``none`` as a value.
+
+    Args:
+        text: the words.
+        other: loads the other task, where it is needed.
+    """
+    plain: dict[str, Callable[[], QueryData]] = {
+        "train": TrainingImages,
+        "fresh": FreshImages,
+        "other": lambda: OtherImages(other()),
+        "none": NoImages,
+    }
+    name, colon, share = text.partition(":")
+    if name not in plain:
+        raise unknown_name("query data", name, plain)
+    if not colon:
+        return plain[name]()
+    if name != "train":
+        raise InputError(f"query data {text!r} take no share; write {name}, or train:0.1 for a share of those images")
+    return TrainingImages(_convert(f"query data {text!r}: the share", share, float))

@@ -6,12 +6,17 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
+from undistill.blackbox import Access, Queries
+from undistill.blackbox.queries import QueryMode
+from undistill.cli.methods import parse_access, parse_data
+from undistill.errors import InputError
 from undistill.settings import settings_of
-from undistill.tasks import Task, load_task
+from undistill.tasks import QueryData, Task, load_task
 from undistill.training import Recipe
 from undistill.training.recipe import Precision, Schedule
 
 TASK_GROUP = Group("Task", sort_key=10)
+ATTACKER_GROUP = Group("Attacker", sort_key=15)
 RECIPE_GROUP = Group("Training (defaults depend on the task's inputs)", sort_key=20)
 
 
@@ -43,21 +48,76 @@ class TaskOptions:
     "Column of the images; found by its type when not named."
     label_column: str | None = None
     "Column of the labels; found by its type when not named."
+    fresh: float = 0.0
+    "Stratified share of the training images to keep from every teacher, for attackers with --data fresh."
     split_seed: Whole = 0
     "Seed of the splits and of the subset."
 
     def load(self) -> Task:
-        classes: int | list[str] | None = None
-        if self.classes is not None:
-            classes = int(self.classes) if self.classes.isdecimal() else self.classes.split(",")
         return load_task(
             self.task,
-            classes=classes,
+            classes=_classes(self.classes),
             fraction=self.fraction,
             validation=self.validation,
+            fresh=self.fresh,
             seed=self.split_seed,
             image_column=self.image_column,
             label_column=self.label_column,
+        )
+
+
+def _classes(text: str | None) -> int | list[str] | None:
+    if text is None:
+        return None
+    return int(text) if text.isdecimal() else text.split(",")
+
+
+@Parameter(name="*", group=ATTACKER_GROUP)
+@dataclass(frozen=True)
+class AttackerOptions:
+    """What the attacker sees, has, and asks."""
+
+    access: str = "full"
+    "What the teacher lets through: full, decimals:D, top-k:K (renormalised), top-k-raw:K (as they are), or label."
+    data: str = "train"
+    "Images to ask about: train, train:SHARE, fresh (see --fresh), other (see --other-task), or none."
+    query_mode: QueryMode = "fresh-views"
+    "Ask about a new view of every image in every epoch, about --views views of each, or about clean images once."
+    views: Whole = 8
+    "Views of each image, for cached-views."
+    budget: Whole | None = None
+    "Largest number of images to ask about; every view counts."
+    other_task: str | None = None
+    "Where the images of --data other come from, named as with --task."
+    other_classes: str | None = None
+    "Class subset of the other task."
+    other_fraction: float = 1.0
+    "Stratified share of the other task's training images."
+    other_image_column: str | None = None
+    "Column of the other task's images."
+    other_label_column: str | None = None
+    "Column of the other task's labels, by which its parts are drawn."
+
+    def policy(self) -> Access:
+        return parse_access(self.access)
+
+    def images(self) -> QueryData:
+        if self.other_task is not None and self.data != "other":
+            raise InputError(f"--other-task is for --data other, not for --data {self.data}; leave one of them out")
+        return parse_data(self.data, self._load_other)
+
+    def queries(self) -> Queries:
+        return Queries(self.query_mode, self.views, self.budget)
+
+    def _load_other(self) -> Task:
+        if self.other_task is None:
+            raise InputError("--data other needs the other task; add --other-task NAME")
+        return load_task(
+            self.other_task,
+            classes=_classes(self.other_classes),
+            fraction=self.other_fraction,
+            image_column=self.other_image_column,
+            label_column=self.other_label_column,
         )
 
 

@@ -9,15 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from undistill.audit import Trial
-from undistill.tasks import Task
 from undistill.training import Progress, Recipe, TerminalProgress
 
 SECONDS_BETWEEN_LINES = 20.0
 
 
-def show_training(title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress]:
-    """What shows a training, given the number of epochs that are already done."""
-    steps = recipe.steps_per_epoch(len(task.train))
+def show_training(title: str, recipe: Recipe, images: int) -> Callable[[int], Progress]:
+    """What shows a training on so many images, given the number of epochs that are already done."""
+    steps = recipe.steps_per_epoch(images)
     return lambda done: TerminalProgress(title, recipe.epochs, steps, done)
 
 
@@ -44,9 +43,9 @@ class TerminalWatcher:
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def training(self, title: str, recipe: Recipe, task: Task) -> Callable[[int], Progress]:
+    def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress]:
         self.bar.stop()
-        return show_training(title, recipe, task)
+        return show_training(title, recipe, images)
 
     def stage(self, title: str, trials: int, stored: int) -> None:
         self.title, self.total, self.stored, self.ended = title, trials, stored, stored

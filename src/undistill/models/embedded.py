@@ -38,15 +38,29 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(widths[-1], num_classes)
         initialise(self)
 
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """Each convolution with what follows it, in order."""
+        return [self.layers[place : place + 3] for place in range(0, len(self.layers), 3)]
+
     def forward(self, images: Float[Tensor, "n c *size"]) -> Float[Tensor, "n classes"]:
         return self.head(self.layers(images).flatten(2).mean(dim=2))
+
+
+class Perceptron(nn.Sequential):
+    """Flatten, then linear layers with ReLU between them."""
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """Each hidden layer with its ReLU, in order."""
+        return [nn.Sequential(*list(self)[place : place + 2]) for place in range(1, len(self) - 1, 2)]
 
 
 def perceptron(widths: str, *, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """A multi-layer perceptron: flatten, then hidden layers with ReLU, their widths joined by hyphens.
 
     >>> print(perceptron("16", num_classes=10, input_shape=(1, 8, 8)))
-    Sequential(
+    Perceptron(
       (0): Flatten(start_dim=1, end_dim=-1)
       (1): Linear(in_features=64, out_features=16, bias=True)
       (2): ReLU()
@@ -57,4 +71,4 @@ def perceptron(widths: str, *, num_classes: int, input_shape: tuple[int, ...]) -
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in hidden:
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(*last))
+    return Perceptron(*layers, nn.Linear(*last))

@@ -34,7 +34,7 @@ def audit_table(audits: Sequence[Audit]) -> Table:
                 f"{cell.attack} > {escape(cell.student)}" if several else cell.attack,
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
-                f"{cell.placebo.mean:.2f}",
+                "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
                 escape(f"{cell.leak.mean:+.2f} [{cell.leak.low:+.2f}, {cell.leak.high:+.2f}]"),
                 f"[{COLOURS[cell.outcome]}]{cell.outcome.value}[/]",
             )

@@ -80,6 +80,7 @@ def load_task(
     classes: int | Sequence[str | int] | None = None,
     fraction: float = 1.0,
     validation: float | None = None,
+    fresh: float = 0.0,
     seed: int = 0,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -97,10 +98,10 @@ def load_task(
 
     Parts are called train, test, and validation, valid or val. Without a test part, a validation part serves as test;
     without both, 20% of the training part are split off for test. Without a validation part (left), 10% of the training
-    part are split off for validation. On the hub, a test or validation part without labels counts as absent. All
-    choices keep the shares of the classes, and depend on the data and ``seed`` alone. Then classes are selected, and
-    last the fraction of the training data; so a task with fewer classes or training images is a part of the whole one,
-    with the same images in test.
+    part are split off for validation. On the hub, a test or validation part without labels counts as absent. From what
+    is left for training, fresh images are reserved on request. All choices keep the shares of the classes, and depend
+    on the data and ``seed`` alone. Then classes are selected, and last the fraction of the training data; so a task
+    with fewer classes or training images is a part of the whole one, with the same images in test.
 
     The image column and the label column of a table are found by their types, if there is only one of each. Label
     columns are those with class names; without any, an only column of integers is taken.
@@ -111,6 +112,8 @@ def load_task(
             are renumbered in the given order.
         fraction: How much of the training data to keep, in (0, 1].
         validation: The share of the training part to split off for validation, in (0, 1).
+        fresh: The share of the training images to reserve as :attr:`Task.fresh`, in [0, 1): images of the same task
+            that no teacher sees, for an attacker. 0 reserves none.
         seed: Fixes every choice.
         image_column: The column of the images, for parquet files and the hub.
         label_column: The column of the labels, for parquet files and the hub.
@@ -132,6 +135,8 @@ def load_task(
         raise InputError(f"fraction is {fraction}, but must be above 0 and at most 1")
     if validation is not None and not 0 < validation < 1:
         raise InputError(f"validation is {validation}, but must be a share between 0 and 1")
+    if not 0 <= fresh < 1:
+        raise InputError(f"fresh is {fresh}, but must be a share of at least 0 and below 1")
     title, read = _find(name)
     source = read(image_column, label_column)
     wrong = [
@@ -142,7 +147,7 @@ def load_task(
     if wrong:
         raise InputError(f"the data set {name!r} cannot be used: " + "; ".join(wrong))
 
-    parts = _split(name, source, validation, seed)
+    parts = _split(name, source, validation, fresh, seed)
     kept = _select_classes(classes, source.class_names)
     new_labels = np.full(len(source.class_names), -1)
     new_labels[kept] = np.arange(len(kept))
@@ -161,7 +166,7 @@ def load_task(
     return Task(
         name=title,
         class_names=tuple(source.class_names[place] for place in kept),
-        **splits,
+        **splits,  # type: ignore[arg-type]  # train, validation, test, and fresh if there is any
         augmentation=default_augmentation(tuple(images.shape[1:])),
         source={
             "name": name,
@@ -171,7 +176,8 @@ def load_task(
             "seed": seed,
             "image_column": image_column,
             "label_column": label_column,
-        },
+        }
+        | ({"fresh": fresh} if fresh else {}),  # what is made of it does not change where there is none
     )
 
 
@@ -199,8 +205,8 @@ def _find(name: str) -> tuple[str, Reader]:
     raise unknown_name("task", name, TASKS)
 
 
-def _split(name: str, source: Source, validation: float | None, seed: int) -> dict[str, Rows]:
-    """The rows of train, validation and test, splitting off from train what the source does not have."""
+def _split(name: str, source: Source, validation: float | None, fresh: float, seed: int) -> dict[str, Rows]:
+    """The rows of train, validation, test and fresh, splitting off from train what the source does not have."""
     parts = dict(source.parts)
     if "test" not in parts and "validation" in parts:
         parts["test"] = parts.pop("validation")
@@ -218,6 +224,8 @@ def _split(name: str, source: Source, validation: float | None, seed: int) -> di
         share = VALIDATION_SHARE if validation is None else validation
         size = source.validation_size if validation is None else None
         split_off("validation", size or round(share * len(parts["train"])))
+    if fresh > 0:
+        split_off("fresh", round(fresh * len(parts["train"])))
     return parts
 
 

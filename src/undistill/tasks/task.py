@@ -1,7 +1,7 @@
 """A data set that is split, prepared and held in memory."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from undistill.errors import InputError
 from undistill.files import content_hash
+from undistill.tasks.stratify import stratified
+from undistill.tasks.strong import StrongView
 from undistill.tasks.view import Augmentation, View, pad_images
 
 SHOWN = 5  # how many of several wrong things a message names before it only counts them
@@ -99,6 +101,9 @@ class Task:
         test: What is reported, and nothing else.
         augmentation: How training images are varied.
         source: The arguments of :func:`load_task` that made the task, as JSON values; empty for a task made by hand.
+        labelled: Whether the labels of the training images mean anything. They do not for another task's images.
+        fresh: Labelled images that no teacher is trained on, for attackers who have images of their own; None if none
+            are reserved.
 
     Raises:
         InputError: there are fewer than two classes or two with one name, a split is empty, the splits hold images of
@@ -120,6 +125,8 @@ class Task:
     test: Split
     augmentation: Augmentation = Augmentation()
     source: dict[str, Any] = field(default_factory=dict)
+    labelled: bool = True
+    fresh: Split | None = None
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -133,15 +140,16 @@ class Task:
         twice = [name for name in dict.fromkeys(self.class_names) if self.class_names.count(name) > 1]
         if twice:
             problems.append(f"several classes have the same name: {first_few(twice)}; give each its own")
-        empty = [place for place, split in self.splits.items() if not len(split)]
+        parts = self._parts
+        empty = [place for place, split in parts.items() if not len(split)]
         if empty:
             problems.append(f"it has no {' and no '.join(empty)} images; give more data or a larger share of it")
-        shapes = {place: tuple(split.images.shape[1:]) for place, split in self.splits.items() if len(split)}
+        shapes = {place: tuple(split.images.shape[1:]) for place, split in parts.items() if len(split)}
         if len(set(shapes.values())) > 1:
             named = ", ".join(f"{place} {shape}" for place, shape in shapes.items())
             problems.append(f"its splits hold images of different shapes ({named}); bring them to one size")
         wrong_labels = []
-        for place, split in self.splits.items():
+        for place, split in parts.items():
             wrong_labels += label_problems(place, split.labels, self.num_classes)
         problems += wrong_labels
         if not wrong_labels and len(self.train):
@@ -163,6 +171,21 @@ class Task:
     def splits(self) -> dict[str, Split]:
         """The three splits by name: "train", "validation", "test"."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def _parts(self) -> dict[str, Split]:
+        """The three splits, and the fresh images where there are any."""
+        return self.splits | ({} if self.fresh is None else {"fresh": self.fresh})
+
+    def with_fewer_images(self, count: int, seed: int) -> "Task":
+        """The same task with a stratified part of its training images.
+
+        Args:
+            count: how many to keep.
+            seed: fixes which.
+        """
+        kept = torch.from_numpy(stratified(self.train.labels.numpy(), count, seed=seed, purpose="fewer"))
+        return replace(self, train=Split(self.train.images[kept], self.train.labels[kept]))
 
     @property
     def num_classes(self) -> int:
@@ -205,26 +228,29 @@ class Task:
     def fingerprint(self) -> str:
         """SHA-256 of the images, labels and their order in all splits, the class names and the augmentation.
 
-        64 hexadecimal digits. The task's name and source have no part in it: equal data have equal fingerprints.
+        64 hexadecimal digits. Fresh images count where there are any. The task's name and source have no part in it:
+        equal data have equal fingerprints.
         """
         header = {
             "class_names": self.class_names,
             "augmentation": asdict(self.augmentation),
-            "shapes": {place: list(split.images.shape) for place, split in self.splits.items()},
+            "shapes": {place: list(split.images.shape) for place, split in self._parts.items()},
         }
         digest = hashlib.sha256(content_hash(header).encode())
-        for split in self.splits.values():
+        for split in self._parts.values():
             digest.update(split.images.movedim(1, -1).contiguous().numpy().data)
             digest.update(split.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def view(self, seed: int, epoch: int, device: str | torch.device = "cpu") -> View:
+    def view(self, seed: int, epoch: int, device: str | torch.device = "cpu", *, crops: int | None = None) -> View:
         """What training epoch ``epoch`` of a run with seed ``seed`` sees.
 
         Args:
             seed: The seed of the run.
             epoch: The epoch, counted from 0.
             device: Where batches are wanted. The training images are copied there once, and kept as long as the task.
+            crops: The epoch of which crops and mirroring are taken, where that is another one: an epoch can show the
+                same images as an earlier one, in an order of its own.
 
         Returns:
             A :class:`View`, the same for the same task, seed and epoch on every device.
@@ -235,16 +261,48 @@ class Task:
             >>> torch.equal(task.view(0, 1).order, task.view(0, 1).order)
             True
         """
-        device = torch.device(device)
-        if device not in self._padded:
-            self._padded[device] = pad_images(self.train.images.to(device), self.augmentation.pad)
         return View(
-            self._padded[device],
+            self._padded_on(device),
             input_shape=self.input_shape,
             augmentation=self.augmentation,
             seed=seed,
             epoch=epoch,
+            crops=epoch if crops is None else crops,
         )
+
+    def strong_view(
+        self, seed: int, epoch: int, device: str | torch.device = "cpu", *, crops: int | None = None
+    ) -> StrongView:
+        """What an attack with two views of each image sees beside :meth:`view`: the same order, but other crops,
+        strongly augmented. Arguments as of :meth:`view`.
+
+        Returns:
+            A :class:`StrongView`, the same for the same task, seed, epoch and crops on every device.
+
+        Example:
+            >>> from undistill.tasks import load_task
+            >>> task = load_task("digits")
+            >>> usual, strong = task.view(0, 1), task.strong_view(0, 1)
+            >>> torch.equal(usual.order, strong.order)
+            True
+            >>> torch.equal(usual.images(usual.order), strong.images(strong.order))
+            False
+        """
+        return StrongView(
+            self._padded_on(device),
+            input_shape=self.input_shape,
+            augmentation=self.augmentation,
+            seed=seed,
+            epoch=epoch,
+            crops=epoch if crops is None else crops,
+            fill=tuple(round(255 * mean) for mean in self.mean),
+        )
+
+    def _padded_on(self, device: str | torch.device) -> UInt8[Tensor, "n height width channels"]:
+        device = torch.device(device)
+        if device not in self._padded:
+            self._padded[device] = pad_images(self.train.images.to(device), self.augmentation.pad)
+        return self._padded[device]
 
     @cached_property
     def _padded(self) -> dict[torch.device, Tensor]:

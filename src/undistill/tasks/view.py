@@ -1,6 +1,7 @@
 """What one epoch of training sees: an order of the images, and crops and flips taken from whole batches at once."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,11 @@ def pad_images(images: UInt8[Tensor, "n *shape"], pad: int) -> UInt8[Tensor, "n 
     return F.pad(images.permute(0, 2, 3, 1), (0, 0, pad, pad, pad, pad)).contiguous()
 
 
+def seeded(word: str, seed: int, epoch: int) -> torch.Generator:
+    """A generator on the CPU that is a function of its arguments; ``word`` says what it draws."""
+    return torch.Generator().manual_seed(int(content_hash([word, seed, epoch])[:15], 16))
+
+
 class View:
     """The training images as one epoch sees them: a pure function of (task, seed, epoch).
 
@@ -74,10 +80,12 @@ class View:
         input_shape: (channels, height, width) or (channels, length) of the images before padding.
         augmentation: What is varied.
         seed: The seed of the run.
-        epoch: The epoch, counted from 0.
+        epoch: The epoch, counted from 0, of which the order is taken.
+        crops: The epoch of which crops and mirroring are taken; most often the same.
 
     Attributes:
         order: A permutation of the training images, on the device of ``padded``: int64, shape (n,).
+        word: Of the generator of crops and mirroring; the order is the same for every kind of view.
 
     Example:
         >>> from undistill.tasks import load_task
@@ -88,6 +96,7 @@ class View:
         (torch.Size([128, 1, 8, 8]), torch.Size([128]))
     """
 
+    word: ClassVar[str] = "view"
     order: Int64[Tensor, " n"]
 
     def __init__(
@@ -98,12 +107,16 @@ class View:
         augmentation: Augmentation,
         seed: int,
         epoch: int,
+        crops: int,
     ) -> None:
         count, padded_height, padded_width, self._channels = padded.shape
         self._signal = len(input_shape) == 2
         self._height, self._width = (1, input_shape[1]) if self._signal else input_shape[1:]
-        generator = torch.Generator().manual_seed(int(content_hash(["view", seed, epoch])[:15], 16))
+        generator = seeded(View.word, seed, epoch)
         order = torch.randperm(count, generator=generator)
+        if (self.word, crops) != (View.word, epoch):
+            generator = seeded(self.word, seed, crops)
+            torch.randperm(count, generator=generator)  # that epoch's order was drawn before its crops
         top = torch.randint(padded_height - self._height + 1, (count,), generator=generator)
         left = torch.randint(padded_width - self._width + 1, (count,), generator=generator)
         flips = torch.randint(2, (count,), generator=generator, dtype=torch.bool)

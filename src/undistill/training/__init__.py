@@ -7,7 +7,7 @@ from undistill.training.network import classifier_for
 from undistill.training.objectives import FromAnswers, FromLabels, Objective
 from undistill.training.progress import Progress, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
-from undistill.training.teacher import train_teacher
+from undistill.training.teacher import holds_training, train_teacher
 
 __all__ = [
     "Defaults",
@@ -24,6 +24,7 @@ __all__ = [
     "classifier_for",
     "defaults_for",
     "fit",
+    "holds_training",
     "predict",
     "train_teacher",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from undistill.tasks import Split
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 64  # as for queries: larger batches fall out of the caches
 
 
 @torch.inference_mode()

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from undistill.errors import InputError, require
 from undistill.files import write_atomic
-from undistill.models import Classifier
 from undistill.tasks import Task
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.objectives import Objective
@@ -45,7 +44,7 @@ class NonFiniteLossError(InputError):
 
 
 def fit(
-    classifier: Classifier,
+    classifier: nn.Module,
     task: Task,
     objective: Objective,
     recipe: Recipe,
@@ -69,7 +68,8 @@ def fit(
     launcher is set to. Each process normalises its own share of a batch; the first one's running statistics are kept.
 
     Args:
-        classifier: the network, images in [0, 1] in, logits out; it comes back on the CPU, in evaluation mode.
+        classifier: the network, images in [0, 1] in, logits out; it comes back on the CPU, in evaluation mode. In
+            training mode it may return several blocks of logits, its own first.
         task: the data.
         objective: one loss per example.
         recipe: optimiser, schedule, precision.
@@ -127,8 +127,7 @@ def fit(
         for epoch in range(len(records), recipe.epochs):
             started = time.monotonic()
             torch.manual_seed(_dropout_seed(seed, epoch, rank))
-            view = task.view(seed, epoch, device)
-            objective.begin_epoch(epoch)
+            view = objective.begin_epoch(task, seed, epoch, recipe.epochs, device)
             network.train()
             losses = torch.zeros(steps, device=device)
             hits = torch.zeros((), device=device)
@@ -144,10 +143,11 @@ def fit(
                 if recipe.clip_norm > 0:
                     accelerator.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 accelerated.step()
+                objective.after_step(optimiser.param_groups[0]["lr"])
                 scheduler.step()
                 accelerated.zero_grad()
                 losses[step] = loss.detach()
-                hits += (logits.detach().argmax(1) == targets).sum()
+                hits += (logits.detach()[: len(targets)].argmax(1) == targets).sum()
                 told.step(epoch, step, batch_size)
                 if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == steps:
                     _check_losses(losses[: step + 1], epoch, steps, recipe)
@@ -227,7 +227,7 @@ def _check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> Non
     )
 
 
-def _check_weights(classifier: Classifier, epoch: int, recipe: Recipe) -> None:
+def _check_weights(classifier: nn.Module, epoch: int, recipe: Recipe) -> None:
     """The last step's gradient can break weights that no loss has seen yet."""
     broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
     if broken:

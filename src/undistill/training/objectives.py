@@ -1,25 +1,37 @@
 """What a network is trained towards: labels (teachers, references) or answers (knockoffs, placebos)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
-from jaxtyping import Float, Int64
+import torch
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from undistill.attacks import Attack
+from undistill.attacks import Answers, Attack
+from undistill.tasks import Task, View
 
 
 class Objective(nn.Module, ABC):
     """A loss per example that may change from epoch to epoch. Its buffers are part of a resumable training."""
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Called before the first step of each epoch (counted from 0)."""
+    def begin_epoch(self, task: Task, seed: int, epoch: int, epochs: int, device: torch.device) -> "View | Views":
+        """Called before the first step of each epoch (counted from 0); returns what the epoch sees."""
+        return task.view(seed, epoch, device)
 
     @abstractmethod
     def forward(
-        self, logits: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
+        self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        """One value per example; the loop takes the mean. ``indices`` point into the training split."""
+        """One value per example; the loop takes the mean.
+
+        Args:
+            logits: of the network, one or several blocks of b rows; the first block is the student's own answer to
+                the usual view.
+            labels: true classes.
+            indices: places in the training split.
+        """
+
+    def after_step(self, learning_rate: float) -> None:
+        """Called after each step of the network, at its learning rate."""
 
 
 class FromLabels(Objective):
@@ -30,9 +42,23 @@ class FromLabels(Objective):
         self.loss = loss
 
     def forward(
-        self, logits: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
+        self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
         return self.loss(logits, labels)
+
+
+class Views:
+    """Several views of the same images, as one: the blocks of their batches stand one after the other."""
+
+    def __init__(self, *views: View) -> None:
+        self.views = views
+        self.order = views[0].order
+
+    def images(self, indices: Int64[Tensor, "b"]) -> UInt8[Tensor, "m *shape"]:
+        batches = [view.images(indices) for view in self.views]
+        if batches[0].ndim == 4:
+            return torch.cat(batches).contiguous(memory_format=torch.channels_last)
+        return torch.cat(batches)
 
 
 class FromAnswers(Objective):
@@ -40,20 +66,34 @@ class FromAnswers(Objective):
 
     Args:
         attack: the attack.
-        answers: gives, for an epoch, the log-probabilities (n, classes) for the view of every training image, in the
-            order of the training split.
+        answers: gives, for an epoch and the number of a view, the log-probabilities (n, classes) of every training
+            image, in the order of the training split.
+        num_classes: C.
+        seed: of what the attack itself draws.
+        views: how many different views there are; epoch e sees view e modulo this. None: a new one every epoch.
     """
 
-    def __init__(self, attack: Attack, answers: Callable[[int], Float[Tensor, "n classes"]]) -> None:
+    def __init__(
+        self, attack: Attack, answers: Answers, *, num_classes: int, seed: int, views: int | None = None
+    ) -> None:
         super().__init__()
         self.attack = attack
         self.answers = answers
+        self.views = views
+        self.loss = attack.start(num_classes, seed)
 
-    def begin_epoch(self, epoch: int) -> None:
-        self.log_probs = self.answers(epoch)
+    def begin_epoch(self, task: Task, seed: int, epoch: int, epochs: int, device: torch.device) -> "View | Views":
+        self.loss.begin_epoch(epoch, epochs)
+        parts = [self.attack.prepare(self.answers(epoch, k), task.train.labels) for k in range(self.attack.views)]
+        self.log_probs = torch.stack(parts).to(device)
+        seen = epoch if self.views is None else epoch % self.views
+        view = task.view(seed, epoch, device, crops=seen)
+        return view if self.attack.views == 1 else Views(view, task.strong_view(seed, epoch, device, crops=seen))
 
     def forward(
-        self, logits: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
+        self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        answers = self.log_probs[indices.to(self.log_probs.device)].to(logits.device)
-        return self.attack.loss(logits, answers, labels)
+        return self.loss(logits, self.log_probs[:, indices].flatten(0, 1), labels)
+
+    def after_step(self, learning_rate: float) -> None:
+        self.loss.after_step(learning_rate)

@@ -65,7 +65,7 @@ def train_teacher(
     identity = content_hash({"architecture": architecture, **trained})
     scratch = folder.with_name(f"{folder.name}.training")
     if folder.exists():
-        if not _holds(folder, architecture, identity):
+        if not holds_training(folder, architecture, identity):
             raise InputError(f"{folder} exists and holds something else than this training; choose another folder")
         _clear(scratch)
         return load_checkpoint(folder, trust_import_path=True)  # the code, if any, is what the caller named
@@ -97,7 +97,7 @@ def train_teacher(
     return classifier
 
 
-def _holds(folder: Path, architecture: str, identity: str) -> bool:
+def holds_training(folder: Path, architecture: str, identity: str) -> bool:
     """Whether ``folder`` holds the checkpoint of the training with that identity."""
     try:
         description = json.loads((folder / "model.json").read_bytes())

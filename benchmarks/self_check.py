@@ -1,0 +1,145 @@
+"""``python -m benchmarks.self_check``: does every attack work on an undefended teacher?
+
+``run`` audits a cross-entropy teacher with attacks at their frozen grids and records what each gained; ``pages`` turns
+all records into the tables of the documentation.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from benchmarks.__main__ import describe_setting
+from undistill.attacks import ATTACKS
+from undistill.audit import Audit, Protocol, audit
+from undistill.cli.methods import parse_grids
+from undistill.cli.options import RecipeOptions, TaskOptions, Whole
+from undistill.cli.watch import TerminalWatcher
+from undistill.defences.training import CrossEntropy
+from undistill.files import write_json
+from undistill.training import defaults_for, train_teacher
+
+RECORDS = Path(__file__).parents[1] / "docs" / "results" / "self-check"
+
+app = App(name="python -m benchmarks.self_check", help="Check every attack on an undefended teacher.", version_flags=[])
+
+
+@app.command
+def run(
+    task: TaskOptions,
+    *,
+    out: Path,
+    record: str,
+    attack: list[str] | None = None,
+    student: str | None = None,
+    model: str | None = None,
+    smoothing: list[float] | None = None,
+    placebo_smoothing: list[float] | None = None,
+    seeds: Whole = 8,
+    tuning_seeds: Whole = 1,
+    teacher: Path | None = None,
+    recipe: Annotated[RecipeOptions | None, Parameter(name="*")] = None,
+    workers: Whole | None = None,
+) -> None:
+    """Audit an undefended teacher and write ``docs/results/self-check/RECORD.json``.
+
+    Args:
+        out: folder of teacher, trials and audit; the same command goes on where it was.
+        record: name of the record.
+        attack: as for ``undistill audit``; by default every attack that is not slow.
+        student: architecture.
+        model: architecture of the teacher.
+        smoothing: of the reference students.
+        placebo_smoothing: of the placebos.
+        seeds: paired seeds on which attacks are judged.
+        tuning_seeds: seeds on which settings are chosen.
+        teacher: a checkpoint; by default one is trained.
+        recipe: of the students, and of the teacher if it is trained here.
+        workers: processes.
+    """
+    data = task.load()
+    defaults = defaults_for(data.input_shape)
+    chosen = (recipe or RecipeOptions()).over(defaults.recipe)
+    if teacher is None:
+        teacher = out / "teacher"
+        train_teacher(data, model or defaults.teacher, CrossEntropy(), defaults.recipe, seed=0, folder=teacher)
+    grids = parse_grids("attack", ATTACKS, attack or [name for name, kind in ATTACKS.items() if not kind.slow])
+    given = {"smoothings": smoothing, "placebo_smoothings": placebo_smoothing}
+    protocol = Protocol(
+        (student or defaults.student,),
+        chosen,
+        grids,
+        seeds=seeds,
+        tuning_seeds=tuning_seeds,
+        **{name: tuple(values) for name, values in given.items() if values is not None},  # type: ignore[arg-type]
+    )
+    with TerminalWatcher() as watcher:
+        result = audit(teacher, data, out=out, name="ce", protocol=protocol, workers=workers, watcher=watcher)
+    write_json(RECORDS / f"{record}.json", as_record(result, describe_setting(), seconds_of(out / "trials")))
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    """Mean time of one knockoff per attack, as the trials measured it."""
+    seconds = defaultdict(list)
+    for file in folder.glob("*.json"):
+        held = json.loads(file.read_text())
+        if held["trial"]["role"] == "knockoff":
+            seconds[held["trial"]["attack"]["name"]].append(held["outcome"]["seconds"])
+    return {name: mean(values) for name, values in seconds.items()}
+
+
+def as_record(result: Audit, setting: dict[str, str], seconds: dict[str, float]) -> dict[str, Any]:
+    """What the tables need of an audit of an undefended teacher."""
+    audited = result.to_json()
+    return {
+        "setting": setting,
+        "task": audited["task"],
+        "teacher": {"accuracy": audited["teacher"]["accuracy"]},
+        "protocol": {key: value for key, value in audited["protocol"].items() if key != "attacks"},
+        "cells": [{**cell, "seconds": seconds[cell["attack"]]} for cell in audited["cells"]],
+    }
+
+
+HEAD = "| attack | knockoff | placebo | LS | leak | | queries | seconds |\n|---|---|---|---|---|---|---|---|"
+
+
+def row(first: str, cell: dict[str, Any]) -> str:
+    """One line of a table; an attack that does not leak on an undefended teacher is weak there."""
+    leak, placebo = cell["leak"], cell["placebo"]
+    return (
+        f"| {first} | {cell['knockoff']['mean']:.2f} | {'' if placebo is None else format(placebo['mean'], '.2f')} | "
+        f"{cell['ls']['mean']:.2f} | {leak['mean']:+.2f} [{leak['low']:+.2f}, {leak['high']:+.2f}] | "
+        f"{'leaks' if cell['outcome'] == 'leaks' else 'weak here'} | {cell['queries']:,} | {cell['seconds']:.1f} |"
+    )
+
+
+def table_of_record(record: dict[str, Any]) -> str:
+    """All attacks of one record, the largest leak first."""
+    cells = sorted(record["cells"], key=lambda cell: -cell["leak"]["mean"])
+    return "\n".join([HEAD, *(row(f"[{cell['attack']}](attacks/{cell['attack']}.md)", cell) for cell in cells)])
+
+
+def table_of_attack(name: str, records: dict[str, dict[str, Any]]) -> str:
+    """One attack in all records."""
+    rows = [row(title, cell) for title, record in records.items() for cell in record["cells"] if cell["attack"] == name]
+    if not rows:
+        return "Not measured: the self-check does not run it.\n"
+    head = HEAD.replace("| attack |", "| task |", 1)
+    return "\n".join([head, *rows, "", "See [the self-check](../self-check.md) for what was done.", ""])
+
+
+@app.command
+def pages() -> None:
+    """Write the tables of all records into ``docs/results/self-check``."""
+    records = {file.stem: json.loads(file.read_text()) for file in sorted(RECORDS.glob("*.json"))}
+    for title, record in records.items():
+        (RECORDS / f"table-{title}.md").write_text(table_of_record(record) + "\n")
+    for name in ATTACKS:
+        (RECORDS / f"{name}.md").write_text(table_of_attack(name, records))
+
+
+if __name__ == "__main__":
+    app()

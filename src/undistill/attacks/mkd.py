@@ -1,0 +1,175 @@
+"""Markov distillation: the answers pass through a learnt transition matrix of each class before they teach."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from undistill.attacks.base import EXACT_ZEROS, AccessKind, Attack, AttackLoss
+from undistill.attacks.checks import check_count, check_share, check_temperature
+from undistill.attacks.divergence import kl_divergence
+from undistill.information import temper
+
+KEPT = 0.9  # what a class keeps of its probability, about, before anything is learnt
+RATE = 0.01  # learning rate of the matrices, as a share of the student's
+ENTRIES = 1 << 24  # of transition matrices that are in memory at once
+SMALLEST = torch.finfo(torch.float32).tiny
+
+Matrices = tuple[Float[Tensor, "classes classes rank"], Float[Tensor, "classes classes rank"], Float[Tensor, "classes"]]
+"""U, V and s of all classes: see :class:`MKD`."""
+
+
+@dataclass(frozen=True)
+class MKD(Attack):
+    """KD whose targets are the answers times a row-stochastic matrix of the true class, learnt along with the student.
+
+    Formula, per example: hard * CE(z, y) + (1 - hard) * T^2 * KL(m || softmax(z/T)), m = p^(1/T) M_y, and row i of M_y
+    = softmax over j of (s_y [i = j] + u_yi . v_yj). The student takes its gradient with m constant. U, V and s take
+    theirs with the student constant, in the same step, by Adam at a hundredth of the student's learning rate. They
+    start where a class keeps about 0.9 of its probability. :meth:`loss` alone has the starting matrices of seed 0.
+
+    Minimising over the target, too, can end in targets that say nothing but what the student says already. So the
+    trial's notes hold ``transformed_entropy``, the mean entropy of m in nats, epoch by epoch.
+
+    Args:
+        temperature: T > 0.
+        hard: weight of the labels' cross entropy, in [0, 1].
+        rank: length of the vectors u and v, at least 1.
+
+    Raises:
+        InputError: a temperature that is not finite and above 0, a weight outside [0, 1], a rank below 1.
+
+    Example:
+        >>> log_probs = torch.log_softmax(torch.tensor([[2.0, 0.0, 1.0]]), 1)
+        >>> mixed = transformed(log_probs, torch.tensor([0]), starting_matrices(3, rank=3, seed=0))
+        >>> round(mixed.exp().sum().item(), 5)
+        1.0
+
+    Source: Yang, Ye, "Markov Knowledge Distillation", ECCV 2024, DOI 10.1007/978-3-031-73024-5_10 (rank 3 on CIFAR);
+    T = 4, 0.1 and 0.9, Adam at a hundredth of the rate and the start of U and V as in Linfeng-Ye/CMIM. Deviations from
+    that code: rows sum to 1, where it normalises columns; m is the target itself, where it takes another softmax of
+    m/T, which leaves targets within 28% of uniform; the soft loss is summed over classes in both gradients, where it
+    averages in one; s starts at log(0.9 (C - 1) / 0.1), where it starts at 1 and most answers lose their first place.
+    """
+
+    name: ClassVar[str] = "mkd"
+    summary: ClassVar[str] = "KD through a learnt low-rank transition matrix of each class, plus labels"
+    source: ClassVar[str] = "Yang, Ye 2024 (ECCV), DOI 10.1007/978-3-031-73024-5_10; Linfeng-Ye/CMIM, mended"
+    needs_labels: ClassVar[bool] = True
+    access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
+        {
+            **EXACT_ZEROS,
+            "decimals": "an entry that is rounded to zero gets what the matrix moves to it from the others",
+            "top-k": "a hidden class gets what the matrix moves to it from the returned ones",
+            "label": "the target is the predicted class's row of the true class's matrix",
+        }
+    )
+
+    temperature: float = 4.0
+    hard: float = 0.1
+    rank: int = 3
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        check_share("share of hard labels", self.hard)
+        check_count("rank of the transition matrices", self.rank, 1)
+
+    def loss(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        matrices = starting_matrices(logits.shape[1], rank=self.rank, seed=0)
+        left, right, scale = (part.to(logits.device) for part in matrices)
+        return self.loss_from(logits, self.targets(log_probs, labels, (left, right, scale)), labels)
+
+    def targets(
+        self, log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"], matrices: Matrices
+    ) -> Float[Tensor, "b classes"]:
+        """Log of m, with gradient into the matrices."""
+        return transformed(temper(log_probs.detach().float(), 1 / self.temperature), labels, matrices)
+
+    def loss_from(
+        self, logits: Float[Tensor, "b classes"], targets: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """The loss per example, with gradient into logits and targets."""
+        logits = logits.float()
+        soft = self.temperature**2 * kl_divergence(targets, temper(logits, 1 / self.temperature))
+        return self.hard * F.cross_entropy(logits, labels, reduction="none") + (1 - self.hard) * soft
+
+    def start(self, num_classes: int, seed: int) -> AttackLoss:
+        return MarkovLoss(self, num_classes, seed)
+
+    @classmethod
+    def grid(cls) -> "tuple[MKD, ...]":
+        return cls(), cls(temperature=20.0)
+
+
+class MarkovLoss(AttackLoss):
+    """The loss of :class:`MKD` with matrices that learn."""
+
+    attack: MKD
+
+    def __init__(self, attack: MKD, num_classes: int, seed: int) -> None:
+        super().__init__(attack)
+        self.matrices = nn.ParameterList(starting_matrices(num_classes, rank=attack.rank, seed=seed))
+        self.adam = torch.optim.Adam(self.matrices, fused=True)
+        self.entropies: list[list[Tensor]] = []
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        self.entropies.append([])
+
+    def forward(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        left, right, scale = self.matrices
+        targets = self.attack.targets(log_probs, labels, (left, right, scale))
+        if self.entropies:
+            certain = targets.detach()
+            self.entropies[-1].append(-(certain.exp() * certain).sum(1).mean())
+        return self.attack.loss_from(logits, targets, labels)
+
+    def after_step(self, learning_rate: float) -> None:
+        self.adam.param_groups[0]["lr"] = RATE * learning_rate
+        self.adam.step()
+        self.adam.zero_grad()
+
+    def facts(self) -> dict[str, Any]:
+        return {"transformed_entropy": [torch.stack(epoch).mean().item() for epoch in self.entropies if epoch]}
+
+
+def starting_matrices(classes: int, *, rank: int, seed: int) -> Matrices:
+    """U and V uniform on (-1, 1), and s such that a class keeps about 0.9 of its probability."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.rand(2, classes, classes, rank, generator=generator) * 2 - 1
+    return left, right, torch.full((classes,), math.log(KEPT * (classes - 1) / (1 - KEPT)))
+
+
+def transformed(
+    log_p: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"], matrices: Matrices
+) -> Float[Tensor, "b classes"]:
+    """Log of p M_y in each row, with gradient into the matrices; of so many rows at once as memory allows."""
+    rows = max(1, ENTRIES // log_p.shape[1] ** 2)
+    if len(log_p) <= rows:
+        return _transformed(log_p, labels, *matrices)
+    return torch.cat(
+        [
+            # The matrices of a part are made again for its gradient, and never kept.
+            checkpoint(_transformed, *part, *matrices, use_reentrant=False, preserve_rng_state=False)
+            for part in zip(log_p.split(rows), labels.split(rows), strict=True)
+        ]
+    )
+
+
+def _transformed(log_p: Tensor, labels: Tensor, left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    classes, places = labels.unique(return_inverse=True)
+    scores = torch.bmm(left[classes], right[classes].mT)
+    scores.diagonal(dim1=1, dim2=2).add_(scale[classes, None])
+    own = torch.softmax(scores, 2).index_select(0, places)
+    # Sums of positive numbers lose no digits outside the log domain, and one exponential of each entry is enough.
+    return torch.bmm(log_p.exp()[:, None], own)[:, 0].clamp_min(SMALLEST).log()

@@ -1,0 +1,126 @@
+"""What is refused before anything is trained."""
+
+from collections.abc import Iterable, Sequence
+
+from undistill.attacks import Attack
+from undistill.blackbox import Access, BlackBox, LocalBlackBox, Queries
+from undistill.errors import InputError
+from undistill.settings import settings_of
+from undistill.tasks import FreshImages, QueryData, Task
+from undistill.training import Recipe, classifier_for
+
+
+def refusals(attacks: Iterable[Attack], access: Access, data: QueryData, queries: Queries) -> list[str]:
+    """Which attacks an attacker cannot run: one phrase for each reason, with all of their names; empty if none."""
+    attacks = list(attacks)
+    rules = [
+        (
+            [attack for attack in attacks if not _can_use(attack, access)],
+            f"access '{access}' leaves nothing to {{}} (see: undistill list attacks --json)",
+        ),
+        (
+            [attack for attack in attacks if attack.needs_labels and not data.labelled],
+            f"with data '{data}' the attacker has no labels, but they are needed by {{}}",
+        ),
+        (
+            [attack for attack in attacks if attack.needs_images and not data.has_images],
+            f"with data '{data}' the attacker has no images, but they are needed by {{}}",
+        ),
+        (
+            [attack for attack in attacks if queries.budget is not None and _own_budget(attack) > queries.budget],
+            f"the query budget is {queries.budget} images, but {{}} would spend more; lower its own budget",
+        ),
+    ]
+    return [
+        words.format(", ".join(dict.fromkeys(attack.name for attack in refused))) for refused, words in rules if refused
+    ]
+
+
+def _can_use(attack: Attack, access: Access) -> bool:
+    try:
+        attack.check_access(access.kind)
+    except InputError:
+        return False
+    return True
+
+
+def _own_budget(attack: Attack) -> int:
+    """Queries that an attack makes up; those about images are limited by the plan."""
+    return 0 if attack.needs_images else settings_of(attack).get("budget", 0)
+
+
+def misfit(attack: Attack, task: Task, student: str) -> str | None:
+    """Why an attack cannot use a student of that architecture; None if it can.
+
+    Raises:
+        InputError: there is no such student.
+    """
+    network = classifier_for(task, student, seed=0)
+    try:
+        attack.dress(network, 0)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def check_trainings(
+    task: Task, students: Sequence[str], recipe: Recipe, attacks: Sequence[Attack], queries: Queries
+) -> None:
+    """Refuse students that cannot be built, or that an attack cannot use, and budgets that are too small.
+
+    Args:
+        task: the attacker's.
+        students: architectures.
+        recipe: of all of them.
+        attacks: every setting.
+        queries: how to ask.
+
+    Raises:
+        InputError: every problem.
+    """
+    problems: list[str] = []
+    for student in students:
+        try:
+            classifier_for(task, student, seed=0)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        problems += [words for attack in attacks if (words := misfit(attack, task, student)) is not None]
+    for attack in attacks:
+        try:
+            plan = queries.plan(
+                images=len(task.train), epochs=recipe.epochs, views=attack.views, batch_size=recipe.batch_size
+            )
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        try:
+            task.with_fewer_images(plan.images, seed=0)
+        except InputError as error:
+            problems.append(
+                f"the query budget is {queries.budget} images, which leaves {plan.images} of {len(task.train)}: {error}"
+            )
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
+
+
+def check_fresh(box: BlackBox, task: Task, data: QueryData) -> None:
+    """Refuse a teacher that says it was trained on images that should be fresh.
+
+    Raises:
+        InputError: the split that it names is another one.
+    """
+    whole = box.unlimited
+    trained = whole.classifier.provenance.get("task") if isinstance(whole, LocalBlackBox) else None
+    if (
+        not isinstance(data, FreshImages)
+        or not isinstance(trained, dict)
+        or trained.get("name") != task.source.get("name")
+    ):
+        return
+    other = [name for name in ("fresh", "seed", "validation") if trained.get(name) != task.source.get(name)]
+    if other:
+        raise InputError(
+            f"teacher {box.name!r} was trained on another split of {task.name!r} (another {', '.join(other)}), so it "
+            "may have seen the fresh images; train it on the same split"
+        )

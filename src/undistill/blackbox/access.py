@@ -1,0 +1,187 @@
+"""What a black box lets through of its answers: an access policy."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from undistill.attacks import AccessKind
+from undistill.errors import InputError
+
+MOST_DECIMALS = 7  # float32 logarithms hold no more
+
+# Rounding that a box which serves k entries may do on top, without being told: half of the second decimal each.
+ROUNDING = 0.005
+
+
+class Access(ABC):
+    """A function of full log-probabilities, row by row: what a box answers in their place.
+
+    It is deterministic, and applying it twice is applying it once. An entry that is not served is an exact zero
+    (``-inf``), never a small number. ``str`` gives the words by which the command line knows it.
+    """
+
+    kind: ClassVar[AccessKind]
+
+    @abstractmethod
+    def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        """What is answered where ``log_probs`` are the full answers."""
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """What the attacker sees, in words."""
+
+    def check(self, num_classes: int) -> None:  # noqa: B027 (most fit any number)
+        """Refuse a policy that does not fit the number of classes.
+
+        Raises:
+            InputError: it keeps more classes than there are.
+        """
+
+    def sums(self, num_classes: int) -> tuple[float, float]:
+        """The least and the largest sum that the probabilities of a box with this policy may have."""
+        return 1.0, 1.0
+
+    @property
+    def step(self) -> float:
+        """By how much two answers of a box with this policy may differ whose full answers are as good as equal."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class FullAccess(Access):
+    """All log-probabilities, as they are."""
+
+    kind: ClassVar[AccessKind] = "full"
+
+    def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        return log_probs
+
+    @property
+    def sentence(self) -> str:
+        return "the probabilities of all classes"
+
+    def __str__(self) -> str:
+        return "full"
+
+
+@dataclass(frozen=True)
+class Decimals(Access):
+    """Probabilities rounded to some decimals; they need not sum to 1.
+
+    Where all probabilities of a row round to zero, the predicted class is answered with probability 1: a server that
+    answers nothing would answer that.
+
+    Args:
+        places: decimals, 1 to 7.
+
+    Example:
+        >>> Decimals(1).apply(torch.tensor([[0.72, 0.24, 0.04]]).log()).exp()
+        tensor([[0.7000, 0.2000, 0.0000]])
+    """
+
+    kind: ClassVar[AccessKind] = "decimals"
+
+    places: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.places <= MOST_DECIMALS:
+            raise InputError(
+                f"access to {self.places} decimals is not possible; the number of decimals must be 1 to {MOST_DECIMALS}"
+            )
+
+    def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        scale = 10.0**self.places
+        probs = (log_probs.double().exp() * scale).round() / scale
+        nothing = (probs == 0).all(1)
+        rounded = probs.log().to(log_probs.dtype)
+        return torch.where(nothing[:, None], LabelAccess().apply(log_probs), rounded)
+
+    @property
+    def sentence(self) -> str:
+        return f"the probabilities of all classes, rounded to {self.places} decimals"
+
+    def sums(self, num_classes: int) -> tuple[float, float]:
+        most = num_classes * self.step / 2
+        return max(0.0, 1 - most), 1 + most
+
+    @property
+    def step(self) -> float:
+        return 10.0**-self.places
+
+    def __str__(self) -> str:
+        return f"decimals:{self.places}"
+
+
+@dataclass(frozen=True)
+class TopK(Access):
+    """The k largest probabilities; all others are exact zeros. Of equal ones the lower class is served.
+
+    Args:
+        k: how many, at least 1.
+        renormalised: make the served ones sum to 1; otherwise they are served as they are.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> TopK(2).apply(log_probs).exp()
+        tensor([[0.6250, 0.3750, 0.0000]])
+        >>> TopK(2, renormalised=False).apply(log_probs).exp()
+        tensor([[0.5000, 0.3000, 0.0000]])
+    """
+
+    k: int
+    renormalised: bool = True
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError(f"access to the top {self.k} classes is not possible; k must be at least 1")
+
+    @property
+    def kind(self) -> AccessKind:  # type: ignore[override]  # of the value, not of the class
+        return "top-k" if self.renormalised else "top-k-raw"
+
+    def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        largest = log_probs.argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        served = torch.full_like(log_probs, -torch.inf).scatter(1, largest, log_probs.gather(1, largest))
+        return torch.log_softmax(served, 1) if self.renormalised else served
+
+    @property
+    def sentence(self) -> str:
+        which = f"the {self.k} largest probabilities" if self.k > 1 else "the largest probability"
+        return f"{which}, {'renormalised' if self.renormalised else 'as they are' if self.k > 1 else 'as it is'}"
+
+    def check(self, num_classes: int) -> None:
+        if self.k > num_classes:
+            raise InputError(
+                f"access '{self}' keeps {self.k} classes, but there are {num_classes}; k must be 1 to {num_classes}"
+            )
+
+    def sums(self, num_classes: int) -> tuple[float, float]:
+        return 0.0, 1 + ROUNDING * self.k
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.k}"
+
+
+@dataclass(frozen=True)
+class LabelAccess(Access):
+    """The predicted class alone, as probability 1; of equal ones the lower class."""
+
+    kind: ClassVar[AccessKind] = "label"
+
+    def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        return torch.full_like(log_probs, -torch.inf).scatter(1, log_probs.argmax(1, keepdim=True), 0.0)
+
+    @property
+    def sentence(self) -> str:
+        return "the predicted class alone"
+
+    def __str__(self) -> str:
+        return "label"
+
+
+FULL = FullAccess()

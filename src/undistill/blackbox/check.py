@@ -1,0 +1,60 @@
+"""Whether a black box is a function of the image, found out before hours are spent on it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from undistill.blackbox.box import BlackBox
+from undistill.errors import InputError
+
+CHECKED_IMAGES = 8
+
+# Largest difference between two answers to one image, in probability, that arithmetic may make: sums in another order
+# in float32, TF32 or float16 stay below it. What a defence draws at random, or takes from the rest of the batch, does
+# not.
+ANSWER_TOLERANCE = 0.01
+
+
+def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
+    """Refuse a box that answers differently to the same image, or differently in other company.
+
+    Asks about all images at once, again, in reversed order, and about each alone: 4 n images. Answers are kept and
+    shared by all trainings, so those of such a box would mean nothing.
+
+    Args:
+        box: what is going to be asked; where an access policy limits it here, what lies behind that.
+        images: a few different ones, raw values in [0, 1].
+
+    Raises:
+        InputError: how many answers differ, by how much, and what to do.
+    """
+    box = box.unlimited
+    tolerance = ANSWER_TOLERANCE + box.policy.step
+    batch = box.log_probs(images).cpu()
+    again = box.log_probs(images).cpu()
+    turned = box.log_probs(images.flip(0)).cpu().flip(0)
+    alone = torch.cat([box.log_probs(image[None]).cpu() for image in images])
+    questions = (
+        (
+            again,
+            "answers differently when it is asked about the same images again",
+            "switch off what it draws at random, or audit what it draws around",
+        ),
+        (
+            alone,
+            "answers differently about an image alone than in a batch",
+            "let it use no statistics of the batch (an nn.Module: call eval() on it)",
+        ),
+        (
+            turned,
+            "answers differently when the images of a batch come in another order",
+            "let each answer depend on its own image alone",
+        ),
+    )
+    for others, what, advice in questions:
+        gaps = (others.exp() - batch.exp()).abs().amax(1)
+        if (gaps > tolerance).any():
+            raise InputError(
+                f"{box.name} {what}: the probabilities of {int((gaps > tolerance).sum())} of {len(images)} images "
+                f"differ, by up to {gaps.max().item():.3g} (allowed: {tolerance:g}); {advice}"
+            )

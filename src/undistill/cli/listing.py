@@ -1,0 +1,46 @@
+"""What ``undistill list`` says."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from undistill.attacks import ACCESS_KINDS, AS_RELEASED, Attack
+from undistill.cli.methods import NAMED_ATTACKS
+from undistill.defences.training import DEFENCES
+from undistill.models import MODELS
+from undistill.settings import settings_as_json
+from undistill.tasks import TASKS
+
+Kind = Literal["tasks", "models", "attacks", "defences"]
+
+
+def entries(kind: Kind) -> list[dict[str, Any]]:
+    """One JSON object for everything of a kind that can be named, ``name`` and ``summary`` among its fields."""
+    kinds: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
+        "tasks": lambda: [{"name": name, "summary": info.description} for name, info in TASKS.items()],
+        "models": lambda: [{"name": name, "summary": info.description} for name, info in MODELS.items()],
+        "attacks": lambda: [_attack(method) for method in NAMED_ATTACKS.values()],
+        "defences": lambda: [
+            {"name": name, "summary": method.summary, "settings": settings_as_json(method)}
+            for name, method in DEFENCES.items()
+        ],
+    }
+    return kinds[kind]()
+
+
+def _attack(method: type[Attack]) -> dict[str, Any]:
+    default = method()
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "source": method.source,
+        "as_released": method.name in AS_RELEASED,
+        "needs_labels": default.needs_labels,
+        "needs_images": default.needs_images,
+        "access": {kind: default.access.get(kind, "refused") for kind in ACCESS_KINDS},
+        "placebo": default.placebo,
+        "queries_per_image_epoch": default.views if default.needs_images else 0,
+        "trainings": default.trainings,
+        "slow": default.slow,
+        "settings": settings_as_json(default),
+        "grid": [settings_as_json(attack) for attack in method.grid()],
+    }
