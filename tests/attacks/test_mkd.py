@@ -155,3 +155,5 @@ def test_bad_settings_are_refused():
         MKD(temperature=-1.0)
     with pytest.raises(InputError, match=r"the share of hard labels is 7.0, must lie between 0 and 1"):
         MKD(hard=7.0)
+    with pytest.raises(InputError, match=r"rate of the transition matrices is -1.0, must be finite and at least 0"):
+        MKD(rate=-1.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from undistill.attacks import KD, KDWithoutLabels
+from undistill.attacks import HTC, KD, KDWithoutLabels
 from undistill.audit import Protocol, Store, audit, audit_all
 from undistill.audit.run import Plan
 from undistill.blackbox import (
@@ -208,3 +208,13 @@ def test_the_default_protocol_runs_what_the_default_student_can(task, monkeypatc
         audit(lambda images: images.flatten(1)[:, 20:23] * 3, task, out=tmp_path)
     assert {"kd", "kd-no-labels"} <= {attack.name for attack in seen[0]}
     assert Protocol(("mlp-4",), Recipe()).attacks
+
+
+def test_diverged_knockoffs_are_counted_in_their_cell(task, tmp_path, counting_box):
+    recipe = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
+    protocol = Protocol(("mlp-4",), recipe, ((KD(4.0),),), smoothings=(0.1,), placebo_smoothings=(0.1,), seeds=2)
+    sane = audit(counting_box, task, out=tmp_path / "sane", undefended=counting_box, protocol=protocol, workers=1)
+    assert sane.to_json()["cells"][0]["flags"] == {}
+    wild = replace(protocol, attacks=((HTC(temperature=20.0, alpha=1e30),),))
+    found = audit(counting_box, task, out=tmp_path / "wild", undefended=counting_box, protocol=wild, workers=1)
+    assert found.to_json()["cells"][0]["flags"] == {"diverged": 2}

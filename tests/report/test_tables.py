@@ -8,7 +8,7 @@ from rich.console import Console
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Accuracies, Audit, Measured, Outcome, Protocol, TeacherFacts, judge
 from undistill.information import spectrum_compute, spectrum_update
-from undistill.report import audit_table, spectrum_table
+from undistill.report import audit_table, flag_lines, spectrum_table
 from undistill.tasks import load_task
 from undistill.training import Recipe
 
@@ -25,12 +25,15 @@ def spectrum():
 def make(spectrum):
     task = load_task("digits", classes=3)
 
-    def audit(name="ce", leaks=(5.0, 5.1, 4.9), level=90.0, students=("mlp-4",), weak=False):
+    def audit(name="ce", leaks=(5.0, 5.1, 4.9), level=90.0, students=("mlp-4",), weak=False, flags=None):
         control = Accuracies("smoothing=0.1", (level,) * 3, level)
         knockoff = Accuracies("temperature=4.0", tuple(level + leak for leak in leaks), level)
         names = [(attack, student) for student in students for attack in ("kd", "kd-no-labels")]
         cells = judge(
-            [Measured(attack, student, knockoff, control, control, 95.0, 100) for attack, student in names],
+            [
+                Measured(attack, student, knockoff, control, control, 95.0, 100, flags=flags or {})
+                for attack, student in names
+            ],
             margin=0.5,
             alpha=0.025,
             weak=frozenset(names if weak else ()),
@@ -46,6 +49,14 @@ def shown(table, width=80):
     file = io.StringIO()
     Console(file=file, width=width).print(table)
     return file.getvalue()
+
+
+def test_what_knockoffs_noted_is_said_in_a_line(make):
+    assert flag_lines([make()]) == []
+    assert flag_lines([make(flags={"temperature_collapsed": 2})]) == [
+        "ce, kd with mlp-4: temperature collapsed in 2 of 3 knockoffs",
+        "ce, kd-no-labels with mlp-4: temperature collapsed in 2 of 3 knockoffs",
+    ]
 
 
 def test_a_row_holds_the_numbers_of_a_cell(make):

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from undistill.attacks.base import EXACT_ZEROS, AccessKind, Attack, AttackLoss
-from undistill.attacks.checks import check_count, check_share, check_temperature
+from undistill.attacks.checks import check_count, check_share, check_temperature, check_weight
 from undistill.attacks.divergence import kl_divergence
 from undistill.information import temper
 
 KEPT = 0.9  # what a class keeps of its probability, about, before anything is learnt
-RATE = 0.01  # learning rate of the matrices, as a share of the student's
 ENTRIES = 1 << 24  # of transition matrices that are in memory at once
 SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -32,7 +31,7 @@ class MKD(Attack):
 
     Formula, per example: hard * CE(z, y) + (1 - hard) * T^2 * KL(m || softmax(z/T)), m = p^(1/T) M_y, and row i of M_y
     = softmax over j of (s_y [i = j] + u_yi . v_yj). The student takes its gradient with m constant. U, V and s take
-    theirs with the student constant, in the same step, by Adam at a hundredth of the student's learning rate. They
+    theirs with the student constant, in the same step, by Adam at ``rate`` times the student's learning rate. They
     start where a class keeps about 0.9 of its probability. :meth:`loss` alone has the starting matrices of seed 0.
 
     Minimising over the target, too, can end in targets that say nothing but what the student says already. So the
@@ -42,9 +41,11 @@ class MKD(Attack):
         temperature: T > 0.
         hard: weight of the labels' cross entropy, in [0, 1].
         rank: length of the vectors u and v, at least 1.
+        rate: learning rate of the matrices, as a share of the student's; at least 0.
 
     Raises:
-        InputError: a temperature that is not finite and above 0, a weight outside [0, 1], a rank below 1.
+        InputError: a temperature that is not finite and above 0, a weight outside [0, 1], a rank below 1, a rate
+            that is negative or not finite.
 
     Example:
         >>> log_probs = torch.log_softmax(torch.tensor([[2.0, 0.0, 1.0]]), 1)
@@ -75,11 +76,13 @@ class MKD(Attack):
     temperature: float = 4.0
     hard: float = 0.1
     rank: int = 3
+    rate: float = 0.01
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
         check_share("share of hard labels", self.hard)
         check_count("rank of the transition matrices", self.rank, 1)
+        check_weight("relative learning rate of the transition matrices", self.rate)
 
     def loss(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
@@ -107,7 +110,7 @@ class MKD(Attack):
 
     @classmethod
     def grid(cls) -> "tuple[MKD, ...]":
-        return cls(), cls(temperature=20.0)
+        return cls(), cls(rate=0.001)
 
 
 class MarkovLoss(AttackLoss):
@@ -135,7 +138,7 @@ class MarkovLoss(AttackLoss):
         return self.attack.loss_from(logits, targets, labels)
 
     def after_step(self, learning_rate: float) -> None:
-        self.adam.param_groups[0]["lr"] = RATE * learning_rate
+        self.adam.param_groups[0]["lr"] = self.attack.rate * learning_rate
         self.adam.step()
         self.adam.zero_grad()
 

@@ -149,7 +149,7 @@ class MLKD(Attack):
 
     @classmethod
     def grid(cls) -> "tuple[MLKD, ...]":
-        return cls(), cls(hard=0.5, weight=0.5)
+        return cls(), cls(hard=0.025, weight=0.225)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -85,6 +85,7 @@ class Measured:
         placebo: students of the attack without the teacher; None if the attack has none, or the attacker no labels.
         agreement: share of test images on which knockoff and teacher give the same class, in percent.
         queries: the most images that one knockoff asked about.
+        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``.
     """
 
     attack: str
@@ -94,6 +95,7 @@ class Measured:
     placebo: Accuracies | None
     agreement: float
     queries: int
+    flags: dict[str, int] = field(default_factory=dict, kw_only=True)
 
     @property
     def control(self) -> Literal["ls", "placebo"]:

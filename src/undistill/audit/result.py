@@ -214,4 +214,5 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "knockoff_minus_ls": cell.knockoff.mean - cell.ls.mean,
         "agreement": cell.agreement,
         "queries": cell.queries,
+        "flags": cell.flags,
     }

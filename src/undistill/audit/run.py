@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -273,7 +274,15 @@ class Plan:
                 knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
                 agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
                 queries = max(outcome["queries"] for outcome in outcomes)
-                cells.append(Measured(grid[0].name, student, knockoff, ls, placebo, agreement, queries))
+                flags = Counter(
+                    name
+                    for outcome in outcomes
+                    for name, note in outcome["notes"].items()
+                    if note is True or name == "diverged"
+                )
+                cells.append(
+                    Measured(grid[0].name, student, knockoff, ls, placebo, agreement, queries, flags=dict(flags))
+                )
         return cells
 
     def _accuracies(self, choice: Sequence[Trial], store: Store) -> tuple[Accuracies, list[dict[str, Any]]]:

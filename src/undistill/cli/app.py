@@ -32,7 +32,7 @@ from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES
 from undistill.errors import InputError, require
 from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_update
-from undistill.report import audit_table, plot_spectra, spectrum_table
+from undistill.report import audit_table, flag_lines, plot_spectra, spectrum_table
 from undistill.training import defaults_for, train_teacher
 
 BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
@@ -284,6 +284,8 @@ def audit(
         )
     console = Console()
     console.print(audit_table(audits))
+    for line in flag_lines(audits):
+        console.print(line, highlight=False, markup=False, style="yellow")
     left_out = [] if attack is not None else sorted(ATTACKS.keys() - {grid[0].name for grid in grids})
     if left_out:
         console.print()

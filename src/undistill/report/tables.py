@@ -41,6 +41,17 @@ def audit_table(audits: Sequence[Audit]) -> Table:
     return table
 
 
+def flag_lines(audits: Sequence[Audit]) -> list[str]:
+    """A line for every cell of which some knockoffs noted something."""
+    return [
+        f"{audit.teacher.name}, {cell.attack} with {cell.student}: {flag.replace('_', ' ')} in {count} of "
+        f"{audit.protocol.seeds} knockoffs"
+        for audit in audits
+        for cell in audit.cells
+        for flag, count in cell.flags.items()
+    ]
+
+
 def spectrum_table(spectra: Mapping[str, tuple[float, Spectrum]]) -> Table:
     """One row per model or split: accuracy in percent, and the numbers of its spectrum in nats.
 
