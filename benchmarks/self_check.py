@@ -5,6 +5,8 @@ all records into the tables of the documentation.
 """
 
 import json
+import shlex
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -78,7 +80,8 @@ def run(
     )
     with TerminalWatcher() as watcher:
         result = audit(teacher, data, out=out, name="ce", protocol=protocol, workers=workers, watcher=watcher)
-    write_json(RECORDS / f"{record}.json", as_record(result, describe_setting(), seconds_of(out / "trials")))
+    setting = describe_setting() | {"command": shlex.join(["python", "-m", "benchmarks.self_check", *sys.argv[1:]])}
+    write_json(RECORDS / f"{record}.json", as_record(result, setting, seconds_of(out / "trials")))
 
 
 def seconds_of(folder: Path) -> dict[str, float]:
@@ -117,9 +120,17 @@ def row(first: str, cell: dict[str, Any]) -> str:
 
 
 def table_of_record(record: dict[str, Any]) -> str:
-    """All attacks of one record, the largest leak first."""
+    """All attacks of one record, the largest leak first, and how they were measured."""
     cells = sorted(record["cells"], key=lambda cell: -cell["leak"]["mean"])
-    return "\n".join([HEAD, *(row(f"[{cell['attack']}](attacks/{cell['attack']}.md)", cell) for cell in cells)])
+    rows = [row(f"[{cell['attack']}](attacks/{cell['attack']}.md)", cell) for cell in cells]
+    setting, protocol = record["setting"], record["protocol"]
+    source = (
+        f"Teacher: {record['teacher']['accuracy']:.2f}% of {record['task']['test']:,} test images. Student: "
+        f"{protocol['students'][0]}, {protocol['recipe']['epochs']} epochs of {record['task']['train']:,} images; "
+        f"n = {protocol['seeds']} paired seeds. {setting['date']}; {setting['processor']}, {setting['cores']}; "
+        f"{setting['versions']}.\n\n```console\n$ {setting['command']}\n```"
+    )
+    return "\n".join([HEAD, *rows, "", source])
 
 
 def table_of_attack(name: str, records: dict[str, dict[str, Any]]) -> str:

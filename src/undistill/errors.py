@@ -2,7 +2,8 @@
 
 import importlib
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from os.path import commonprefix
 from types import ModuleType
 
 
@@ -21,9 +22,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     unknown attack 'kdd'; did you mean 'kd'? (known: dist, kd)
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    near = _nearest(name, names)
+    hint = "." if near is None else f"; did you mean {near!r}?"
     return InputError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The known name most like ``name``; among equals the one that begins like it for longest. None if none is like it.
+
+    >>> _nearest("resnet21", ["resnet20", "resnet32"])
+    'resnet20'
+    """
+
+    def likeness(candidate: str) -> tuple[float, int]:
+        return SequenceMatcher(None, candidate, name).ratio(), len(commonprefix([candidate, name]))  # noqa: RUF071
+
+    best = max(known, key=likeness, default=None)
+    return None if best is None or likeness(best)[0] < 0.5 else best
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -4,8 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from undistill.errors import InputError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -49,3 +56,22 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     ).hexdigest()
+
+
+def read_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file by name: all of them, or those named in ``only`` as far as they are there.
+
+    Raises:
+        InputError: the file cannot be opened, is no archive of arrays or is damaged, or an array that is asked for
+            holds Python objects, which are never loaded, for they can run code.
+    """
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no such archive; write it with numpy.savez")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files if only is None or name in only}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = "it holds Python objects; save numbers or strings" if "allow_pickle" in str(error) else error
+        raise InputError(f"{path} cannot be read as an .npz file of plain arrays ({reason})") from error

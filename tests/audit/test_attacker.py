@@ -175,9 +175,11 @@ def test_a_folder_holds_one_attacker(task, protocol, teachers, tmp_path, others)
         replace(protocol, access=LabelAccess()),
         replace(protocol, data=TrainingImages(0.5)),
         replace(protocol, data=others, attacks=((KDWithoutLabels(),),)),
+        replace(protocol, queries=Queries("clean")),
+        replace(protocol, queries=Queries(budget=100)),
     ):
         with pytest.raises(
-            InputError, match=r"holds an audit of another attacker \(access or data\); choose another folder"
+            InputError, match=r"holds an audit of another attacker \(access, data or queries\); choose another folder"
         ):
             audit(teachers / "ce", task, out=tmp_path, protocol=other, workers=1)
 

@@ -20,6 +20,9 @@ from undistill.training import Defaults, Recipe
 EXECUTION, RUN = (importlib.import_module(f"undistill.audit.{name}") for name in ("execution", "run"))
 
 
+EARLIER = '{"task": "a", "teachers": {}, "alone": null, "attacker": {"access": "full", "data": {}}}'
+
+
 def soft(images):
     return images.flatten(1)[:, 20:23] * 3
 
@@ -140,9 +143,12 @@ def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, t
 
 
 @pytest.mark.parametrize("workers", [0, -1])
-def test_no_workers_are_refused(task, tmp_path, workers):
+def test_no_workers_are_refused(task, protocol, teachers, tmp_path, workers):
     with pytest.raises(InputError, match=f"workers is {workers}, must be at least 1"):
         Workers([task], [], Store(tmp_path), AnswerCache(tmp_path), workers)
+    with pytest.raises(InputError, match=f"workers is {workers}, must be at least 1"):
+        audit(teachers / "cmim", task, out=tmp_path, protocol=protocol, workers=workers)
+    assert list(tmp_path.iterdir()) == [], "the undefended teacher is not trained first"
 
 
 def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder, monkeypatch):
@@ -318,10 +324,51 @@ def test_a_folder_that_holds_another_audit_is_refused(task, protocol, teachers, 
     assert (tmp_path / "box" / "audit.json").exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"task": "a", "teachers": 3, "alone": null}'])
+def test_a_result_that_is_not_of_the_folder_is_kept(task, protocol, teachers, tmp_path):
+    together, alone = tmp_path / "together", tmp_path / "together" / "ce"
+    audit_all([teachers / "ce", teachers / "cmim"], task, out=together, protocol=protocol, workers=1)
+    held = (alone / "audit.json").read_bytes()
+    with pytest.raises(InputError, match=r"together/ce/audit\.json is another audit's result; choose another folder"):
+        audit(teachers / "ce", task, out=alone, protocol=protocol, workers=1)
+    assert [path.name for path in alone.iterdir()] == ["audit.json"]
+    assert (alone / "audit.json").read_bytes() == held
+    # And the other way round: the folder of a name holds an audit of its own.
+    (alone / "undistill.json").write_text("{}")
+    with pytest.raises(InputError, match=r"together/ce/audit\.json is another audit's result"):
+        audit_all([teachers / "ce", teachers / "cmim"], task, out=together, protocol=protocol, workers=1)
+    assert (alone / "audit.json").read_bytes() == held
+
+
+def test_without_a_folder_nothing_is_kept(task, protocol, teachers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = audit(teachers / "cmim", task=task, protocol=protocol, workers=1)
+    assert list(tmp_path.iterdir()) == []
+    kept = audit(teachers / "cmim", task, out=tmp_path / "out", protocol=protocol, workers=1)
+    assert result.to_json() == kept.to_json()
+
+
+def test_a_teacher_of_another_split_is_refused(protocol, teachers, tmp_path, counting_box):
+    other = load_task("digits", classes=3, seed=3)
+    for teacher, undefended in ((teachers / "ce", None), (counting_box, teachers / "ce")):
+        with pytest.raises(InputError, match=r"'ce' was trained on another split of 'digits' \(split seed 0, not 3\)"):
+            audit(teacher, other, out=tmp_path, protocol=protocol, undefended=undefended, workers=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_trial_that_diverges_is_named(task, protocol, teachers, tmp_path, workers):
+    wild = replace(protocol, recipe=Recipe(epochs=2, batch_size=25, learning_rate=1e30, clip_norm=0.0))
+    with pytest.raises(InputError, match=r"^reference with mlp-4 \(smoothing=0\.1, seed \d\): .* became "):
+        audit(teachers / "ce", task, out=tmp_path, protocol=wild, workers=workers)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"task": "a", "teachers": 3, "alone": null}', EARLIER])
 def test_a_damaged_mark_is_named(task, protocol, teachers, tmp_path, content):
     (tmp_path / "undistill.json").write_text(content)
-    with pytest.raises(InputError, match=r"undistill\.json is damaged .*delete it, or choose another folder"):
+    with pytest.raises(
+        InputError, match=r"undistill\.json is damaged or of an earlier version .*; choose another folder, or delete"
+    ):
         audit(teachers / "ce", task, out=tmp_path, protocol=protocol)
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from undistill.attacks import ATTACKS, KD, KDWithoutLabels
+from undistill.attacks import ATTACKS, KD, KDWithoutLabels, RecoveryBayes, Skeptical
 from undistill.audit import Protocol, battery
-from undistill.audit.beforehand import check_fresh, check_trainings, refusals
+from undistill.audit.beforehand import check_split, check_trainings, misfit, refusals
 from undistill.blackbox import FULL, LabelAccess, LimitedBlackBox, LocalBlackBox, Queries, TopK
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
-from undistill.tasks import TRAINING_IMAGES, FreshImages, NoImages, OtherImages, load_task
+from undistill.tasks import TRAINING_IMAGES, NoImages, OtherImages, load_task
 from undistill.training import Recipe
 
 
@@ -26,6 +26,7 @@ class MakesItsOwn(KDWithoutLabels):
     name = "makes-its-own"
     needs_images = False
     placebo = ""
+    own_queries = 1000
     slow = True
 
     budget: int = 1000
@@ -106,15 +107,35 @@ def test_slow_attacks_are_in_no_default_protocol():
     assert named == {name for name, kind in ATTACKS.items() if not kind.slow}
 
 
-def test_a_teacher_that_saw_the_fresh_images_is_refused(teachers, task):
+def test_a_teacher_of_another_split_is_refused(teachers):
     box = LimitedBlackBox(LocalBlackBox("ce", load_checkpoint(teachers / "ce")), LabelAccess())
     reserved = load_task("digits", classes=3, fresh=0.2)
-    with pytest.raises(InputError, match=r"'ce' was trained on another split of 'digits' \(another fresh\), so it may"):
-        check_fresh(box, reserved, FreshImages())
-    check_fresh(box, reserved, TRAINING_IMAGES)
-    box.unlimited.classifier.provenance["task"] = reserved.source
-    check_fresh(box, reserved, FreshImages())
-    with pytest.raises(InputError, match=r"\(another seed\)"):
-        check_fresh(box, load_task("digits", classes=3, fresh=0.2, seed=1), FreshImages())
-    box.unlimited.classifier.provenance["task"] = "mine"  # says nothing that could be checked
-    check_fresh(box, replace(reserved, source={}), FreshImages())
+    with pytest.raises(
+        InputError,
+        match=r"^teacher 'ce' was trained on another split of 'digits' \(fresh share 0\.0, not 0\.2\), so it may have "
+        r"seen images that it is judged on; choose the split that it was trained on",
+    ):
+        check_split(box, reserved)
+    with pytest.raises(InputError, match=r"\(split seed 0, not 1; validation share None, not 0\.3\)"):
+        check_split(box, load_task("digits", classes=3, validation=0.3, seed=1))
+    for part in ({"classes": 2}, {"classes": 3, "fraction": 0.5}, {"classes": 3, "fresh": 0.0}):
+        check_split(box, load_task("digits", **part))
+    classifier = box.unlimited.classifier
+    classifier.provenance["task"] = reserved.source
+    check_split(box, reserved)
+    with pytest.raises(InputError, match=r"\(fresh share 0\.2, not 0\.0\)"):
+        check_split(box, load_task("digits", classes=2))
+    classifier.provenance["task_fingerprint"] = reserved.fingerprint  # the same images, in other words
+    check_split(box, replace(reserved, source=reserved.source | {"validation": 0.5}))
+    classifier.provenance["task"] = "mine"  # says nothing that could be checked
+    check_split(box, replace(load_task("digits", classes=3, seed=1), source={}))
+
+
+def test_what_an_attack_on_recovered_answers_needs_is_known_beforehand(task, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "no_stages.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes, input_shape):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    assert misfit(RecoveryBayes(base=KD()), task, "no_stages:make") is None
+    assert "stages" in misfit(RecoveryBayes(base=Skeptical()), task, "no_stages:make")

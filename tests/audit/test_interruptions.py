@@ -28,6 +28,7 @@ def start(teachers, protocol, tmp_path):
         "--epochs": protocol.recipe.epochs,
         "--batch-size": protocol.recipe.batch_size,
         "--learning-rate": protocol.recipe.learning_rate,
+        "--clip-norm": protocol.recipe.clip_norm,
         "--classes": 3,
         "--student": "mlp-4",
         "--attack": "kd:temperature=4",

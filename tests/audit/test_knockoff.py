@@ -158,6 +158,12 @@ def test_a_teacher_that_draws_its_answers_is_refused(steal, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_teacher_of_another_split_is_refused(teachers, tmp_path):
+    with pytest.raises(InputError, match=r"'ce' was trained on another split of 'digits' \(split seed 0, not 3\)"):
+        train_knockoff(teachers / "ce", load_task("digits", classes=3, seed=3), KD(), out=tmp_path / "k", recipe=RECIPE)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_provenance_is_json(teachers, steal, tmp_path):
     steal(teachers / "ce", KDWithoutLabels(), data=OtherImages(load_task("digits", classes=2)))
     text = (tmp_path / "knockoff" / "model.json").read_text()

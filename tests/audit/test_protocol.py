@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from undistill.attacks import KD, KDWithoutLabels
+from undistill.attacks import KD, KDWithoutLabels, RecoveryBayes
+from undistill.attacks.as_released import KDAsReleased
 from undistill.audit import Protocol
 from undistill.errors import InputError
 from undistill.training import Recipe
@@ -16,6 +17,8 @@ from undistill.training import Recipe
         ({"attacks": ()}, "at least one"),
         ({"attacks": ((KD(), KDWithoutLabels()),)}, "grids of one attack each"),
         ({"attacks": ((KD(1.0),), (KD(4.0),))}, "name one attack twice"),
+        ({"attacks": ((KDAsReleased(),),)}, "kd-as-released are weakened variants: no verdict may rest on them"),
+        ({"attacks": ((RecoveryBayes(base=KDAsReleased()),),)}, "kd-as-released are weakened variants"),
         ({"smoothings": ()}, "smoothings is empty"),
         ({"placebo_smoothings": ()}, "placebo_smoothings is empty"),
         ({"smoothings": (1.0,)}, r"must lie in \[0, 1\)"),

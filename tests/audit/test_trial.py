@@ -148,3 +148,12 @@ def test_a_knockoff_reports_queries_and_agreement(task, tmp_path, teachers):
 def test_a_trial_without_teacher_needs_a_smoothing(task, tmp_path, trial):
     with pytest.raises(InputError, match="needs a smoothing"):
         run(trial, task, tmp_path)
+
+
+def test_titles_say_which_trial_it_is():
+    reference = Trial("t", "mlp-4", Recipe(), 3, smoothing=0.1)
+    assert reference.title == "reference with mlp-4 (smoothing=0.1, seed 3)"
+    placebo = replace(reference, attack=KD(2.0))
+    assert placebo.title == "placebo of kd with mlp-4 (temperature=2.0, hard=0.1, smoothing=0.1, seed 3)"
+    knockoff = replace(placebo, smoothing=None, teacher="b")
+    assert knockoff.title == "knockoff of kd with mlp-4 (temperature=2.0, hard=0.1, seed 3)"

@@ -224,3 +224,9 @@ def test_a_box_of_ones_own_says_what_it_lets_through(probe):
     ).shape == (3, 10)
     with pytest.raises(InputError, match="'remote' is open to access 'top-k-raw:2', not 'full'"):
         open_black_box(Remote(), class_names=NAMES, probe=probe)
+
+
+def test_one_class_of_probability_one_says_no_more_than_its_name():
+    assert TopK(1).kind == "label"
+    assert TopK(1, renormalised=False).kind == "top-k-raw"
+    assert [str(TopK(1)), str(TopK(1, renormalised=False)), str(TopK(3))] == ["top-k:1", "top-k-raw:1", "top-k:3"]

@@ -165,6 +165,32 @@ def test_one_hot_answers_have_fingerprints(probe):
     assert box_of(rows, probe).fingerprint != box_of(rows.roll(1, 0), probe).fingerprint
 
 
+@pytest.mark.parametrize(("entry", "words"), [(0.2, "2, off by +1"), (0.05, "0.5, off by -0.5"), (0.0, "0, off by -1")])
+def test_rows_between_0_and_1_must_sum_to_1(probe, entry, words):
+    with pytest.raises(InputError) as refusal:
+        box_of(torch.full((32, 10), entry), probe)
+    assert str(refusal.value) == (
+        f"box: its answers look like probabilities, but do not sum to 1 (row 0 sums to {words}); if it rounds them or "
+        "serves only some, name the access (such as decimals:3 or top-k-raw:5), and if they are logits, return their "
+        "log_softmax"
+    )
+    log_probs = torch.log_softmax(torch.full((32, 10), entry), 1)
+    torch.testing.assert_close(box_of(log_probs, probe).log_probs(probe), log_probs)
+
+
+def test_a_callable_that_fails_is_named_with_its_error(probe):
+    def api(images):
+        raise RuntimeError("no\nconnection")
+
+    with pytest.raises(InputError) as refusal:
+        open_black_box(api, class_names=NAMES, probe=probe)
+    assert str(refusal.value) == (
+        "api failed when it was asked about 32 images, with RuntimeError: no connection; mend it and run the same "
+        "command again"
+    )
+    assert isinstance(refusal.value.__cause__, RuntimeError)
+
+
 # --- what a user calls a teacher
 
 
@@ -196,7 +222,7 @@ def test_an_import_path_is_opened(probe, tmp_path, monkeypatch):
 
 def test_classifiers_callables_and_boxes_are_opened(teacher, probe):
     def my_model(images):
-        return images.flatten(1)[:, :10]
+        return images.flatten(1)[:, :10] * 5
 
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     opened = {

@@ -128,6 +128,20 @@ def test_rows_of_nan(write, kind):
         read_predictions(write(**{kind: answers, "labels": LABELS}))
 
 
+def test_rows_without_a_finite_largest_logit(write):
+    answers = LOGITS.copy()
+    answers[0, 0] = -math.inf  # a class of probability 0
+    assert read_predictions(write(logits=answers, labels=LABELS)).log_probs[0, 0] == -math.inf
+    answers[3, 1] = math.inf
+    answers[4] = -math.inf
+    with pytest.raises(InputError) as refusal:
+        read_predictions(write(logits=answers, labels=LABELS))
+    assert str(refusal.value).endswith(
+        ": 2 of 6 rows have no finite largest logit (first: row 3 with +inf); give finite logits, with -inf only for "
+        "classes of probability 0"
+    )
+
+
 def test_sums_say_by_how_much_they_are_off(write):
     answers = PROBS.copy()
     answers[1] *= 1.01
@@ -182,12 +196,14 @@ def test_a_cut_off_archive(tmp_path):
 
 def test_pickles_and_bare_arrays_are_refused(tmp_path):
     path = write_npz(tmp_path, probs=np.array([[0.5, 0.5], None], dtype=object), labels=LABELS[:2])
-    with pytest.raises(InputError, match=r"cannot be read as an .npz file \(Object arrays cannot be loaded"):
+    with pytest.raises(InputError, match=r"file of plain arrays \(it holds Python objects; save numbers or"):
         read_predictions(path)
     with path.open("wb") as file:
         np.save(file, PROBS)
-    with pytest.raises(InputError, match=r"cannot be read as an \.npz file"):
-        read_predictions(path)
+    for content in (path.read_bytes(), b"label,probability\n"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"plain arrays \(it is no such archive; write it with numpy\.savez\)"):
+            read_predictions(path)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_fresh_images_are_kept_from_the_teacher(run, refused, words, tmp_path):
     trained = ["train", *ON_DIGITS, "--fresh", "0.4", "--epochs", "1", "--batch-size", "25", "--model", "mlp-4"]
     assert run(*trained, "--out", tmp_path / "teacher").status == 0
     asked = [*words, "--fresh", "0.4", "--data", "fresh"]
-    assert "'ce' was trained on another split of 'digits' (another fresh)" in refused(*asked)
+    assert "'ce' was trained on another split of 'digits' (fresh share 0.0, not 0.4)" in refused(*asked)
     asked[1] = tmp_path / "teacher"
     assert run(*asked).status == 0
     assert load_checkpoint(tmp_path / "knockoff").provenance["queries"]["asked"] == 2 * 61
@@ -80,7 +80,7 @@ def module(tmp_path, monkeypatch):
     (tmp_path / "attacked_teacher.py").write_text(
         "import torch\n"
         "def plain(images):\n    return (images.flatten(1)[:, 20:23] * 3).softmax(1)\n"
-        "def top(images):\n    return plain(images).where(plain(images) > 0.4, 0.0)\n"
+        "def top(images):\n    return plain(images).where(plain(images) > 0.33, 0.0)\n"
         "def draws(images):\n    return torch.randn(len(images), 3)\n"
         "def batch(images):\n    return plain(images - images.mean(0) if len(images) > 1 else images)\n"
         "def short(images):\n    return plain(images) * 0.9\n"

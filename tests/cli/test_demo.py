@@ -29,3 +29,8 @@ def test_the_demo_audits_both_teachers_and_draws_their_spectra(run, tiny, tmp_pa
     assert lines[-1].startswith("Written: ")
     assert all(str(tmp_path / "demo" / file) in lines[-1] for file in ("ce/audit.json", "spectrum.png"))
     assert run("demo", "--out", tmp_path / "demo", "--workers", "1")[:2] == (0, out)
+
+
+def test_no_workers_are_refused_before_anything_is_trained(refused, tmp_path):
+    assert "workers is 0, must be at least 1" in refused("demo", "--out", tmp_path / "demo", "--workers", "0")
+    assert list(tmp_path.iterdir()) == []

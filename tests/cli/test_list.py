@@ -46,10 +46,13 @@ def test_every_attack_gives_the_same_facts(run):
         assert list(entry["access"]) == list(ACCESS_KINDS)
         for kind, sentence in entry["access"].items():
             assert sentence == method.access.get(kind, "refused")
-        assert entry["queries_per_image_epoch"] in ((0,) if not method.needs_images else (1, 2))
-        assert entry["trainings"] >= 1
+        cost = entry["cost"]
+        assert cost["queries_per_image_epoch"] in ((0,) if not method.needs_images else (1, 2))
+        assert (cost["own_queries"] == 0) == method.needs_images
+        assert cost["outputs_per_step"] >= cost["views_per_step"] >= 1
+        assert cost["trainings"] >= 1
+        assert entry["placebo"] is None or entry["placebo"]
         assert isinstance(entry["slow"], bool)
-        assert isinstance(entry["placebo"], str)
         assert entry["grid"]
         assert all(setting.keys() == entry["settings"].keys() for setting in entry["grid"])
         for value in entry["settings"].values():

@@ -33,6 +33,7 @@ def module(tmp_path, monkeypatch):
         "import torch\n"
         "def soft(images):\n    return images.flatten(1)[:, 20:23] * 3\n"
         "def hard(images):\n    return torch.eye(3)[images.flatten(1)[:, 20:23].argmax(1)]\n"
+        "def boom(images):\n    raise RuntimeError('no connection')\n"
         "def wide(images):\n    return images.flatten(1)[:, :4]\n"
         "def nan(images):\n    return images.flatten(1)[:, 20:23] * float('nan')\n"
         "number = 3\n"
@@ -131,6 +132,10 @@ def test_bad_predictions_are_refused(refused, save, arrays, words):
         ("nan", "rows hold NaN"),
         ("missing", "has no 'missing'"),
         ("number", "cannot be called"),
+        (
+            "boom",
+            "measured_teacher:boom failed when it was asked about 89 images, with RuntimeError: no connection; mend",
+        ),
     ],
 )
 def test_bad_callables_are_refused(refused, module, name, words):
@@ -150,6 +155,10 @@ def test_bad_callables_are_refused(refused, module, name, words):
         (["TEACHER", *ON_DIGITS, "--powers", "-1"], "powers must be finite numbers above 0"),
         (["TEACHER", *ON_DIGITS, "--powers", "nan"], "powers must be finite numbers above 0"),
         (["TEACHER", *ON_DIGITS, "--split", "tset"], "tset"),
+        (
+            ["TEACHER", *ON_DIGITS, "--split-seed", "3"],
+            "'ce' was trained on another split of 'digits' (split seed 0, not 3)",
+        ),
         (["TEACHER", *ON_DIGITS, "--plot", "p.jpg"], "'p.jpg' must end in one of .png, .svg, .pdf"),
         (["TEACHER", *ON_DIGITS, "--plot", "/dev/null/p.png"], "/dev/null: File exists"),
     ],
@@ -163,3 +172,17 @@ def test_a_maximum_at_the_edge_of_the_powers_is_said(run, save):
     path = save(logits=LOGITS, labels=LABELS)
     assert spectrum_compute(spectrum_update(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))).supremum_at_edge
     assert "at the edge of the powers" in " ".join(run("measure", path).out.split())
+
+
+def test_where_all_is_zero_there_is_no_maximum_to_look_for(run, save):
+    logits = np.zeros((40, 4))
+    assert spectrum_compute(spectrum_update(torch.from_numpy(logits), torch.from_numpy(LABELS))).supremum_at_edge
+    status, out, _ = run("measure", save(logits=logits, labels=LABELS))
+    assert status == 0
+    assert "edge of the powers" not in " ".join(out.split())
+
+
+def test_a_file_of_predictions_takes_no_task(refused, save):
+    said = refused("measure", save(logits=LOGITS, labels=LABELS), "--task", "digits")
+    assert "answers.npz' is a file of predictions, which holds its own labels and takes no task" in said
+    assert said.endswith("leave --task out")

@@ -67,6 +67,15 @@ def test_options_can_stand_in_a_file(run, tmp_path, file, text):
         ("o.toml", "[train\n", "o.toml cannot be read: Expected ']'"),
         ("o.yaml", "train: [\n", "o.yaml cannot be read: while parsing a flow node"),
         ("o.toml", "[train]\nepoch = 3\n", "epoch"),
+        (
+            "o.toml",
+            "[tran]\nepochs = 3\n",
+            "under the names of commands; unknown command 'tran'; did you mean 'train'?",
+        ),
+        ("o.yaml", "tran:\n  epochs: 3\n", "o.yaml: options stand under the names of commands; unknown command 'tran'"),
+        ("o.toml", "epochs = 2\n[train]\nseed = 1\n", "unknown command 'epochs'"),
+        ("o.yaml", "1: 2\n", "unknown command '1'"),
+        ("o.yaml", "- train\n", "must be a mapping, but got list"),
         ("o.toml", "[train]\nepochs = 1.5\n", "'1.5' is not a whole number"),
     ],
 )

@@ -209,6 +209,8 @@ def test_timm_models_of_fixed_size_are_told_the_size() -> None:
     ("architecture", "shape", "words"),
     [
         ("rsnet20", (3, 32, 32), r"unknown model 'rsnet20'; did you mean 'resnet20'\?"),
+        ("resnet21", (3, 32, 32), r"unknown model 'resnet21'; did you mean 'resnet20'\?"),
+        ("resnet2", (3, 32, 32), r"unknown model 'resnet2'; did you mean 'resnet20'\?"),
         ("vgg-16", (3, 32, 32), r"unknown model 'vgg-16'; did you mean 'vgg16'\?"),
         ("mlp-0", (3, 32, 32), r"unknown model 'mlp-0'; did you mean 'mlp-H'\?"),
         ("wrn-41-2", (3, 32, 32), r"the depth of a WRN is 6 n \+ 4 .*, not 41"),

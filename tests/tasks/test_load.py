@@ -207,8 +207,17 @@ def test_npz_shapes(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int,
             r"images of different shapes \(test \(3, 5\), train \(4, 5\)\)",
         ),
         (
+            {"images": images(4), "labels": np.array([0, -1, 1, -2])},
+            r"'labels' holds 2 negative labels \(first: -1\), but classes have numbers from 0; leave images without a",
+        ),
+        (
+            {"images": images(4), "labels": np.arange(4), "test_images": images(2), "test_labels": np.array([0, -1])},
+            r"'test_labels' holds 1 negative labels \(first: -1\)",
+        ),
+        ({"images": images(4), "labels": np.array(["a", "b", "a", "b"])}, "'labels' is <U1 .* must be integers"),
+        (
             {"images": np.array([None, {}]), "labels": np.zeros(2, int)},
-            "cannot be read as an .npz file of plain arrays",
+            r"cannot be read as an \.npz file of plain arrays \(it holds Python objects; save numbers or strings\)",
         ),
     ],
 )
@@ -218,6 +227,7 @@ def test_npz_that_cannot_be_used(tmp_path: Path, arrays: dict[str, Any], message
 
 
 def test_npz_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(InputError, match=r"cannot be read as an \.npz file"):
-        load_task(str(tmp_path / "data.npz"))
+    for content in (b"PK\x03\x04 not really", b"a text\n", b"\x93NUMPY"):
+        (tmp_path / "data.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"plain arrays \(it is no such archive; write it with numpy\.savez\)"):
+            load_task(str(tmp_path / "data.npz"))

@@ -87,6 +87,11 @@ class Attack(ABC):
         """How many students are trained to get one knockoff."""
         return 1
 
+    @property
+    def own_queries(self) -> int:
+        """How many images of its own making the attack asks about; its plan of queries knows the others."""
+        return 0
+
     def check_access(self, kind: AccessKind) -> None:
         """Refuse an access that leaves nothing to this attack.
 

@@ -126,6 +126,10 @@ class DFME(Attack):
     def grid(cls) -> "tuple[DFME, ...]":
         return (cls(),)
 
+    @property
+    def own_queries(self) -> int:
+        return self.budget
+
     def train(self, lab: Lab) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(lab.seed)

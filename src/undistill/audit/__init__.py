@@ -1,5 +1,7 @@
 """Protocol, plan, execution, store and judgement: from a teacher to a verdict."""
 
+from undistill.audit.beforehand import check_split
+from undistill.audit.execution import count_workers
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
 from undistill.audit.protocol import Protocol, battery
@@ -28,6 +30,8 @@ __all__ = [
     "audit_all",
     "audit_path",
     "battery",
+    "check_split",
+    "count_workers",
     "judge",
     "run_trial",
     "spectrum_json",

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from undistill.attacks import Attack
 from undistill.blackbox import Access, BlackBox, LocalBlackBox, Queries
 from undistill.errors import InputError
-from undistill.settings import settings_of
-from undistill.tasks import FreshImages, QueryData, Task
+from undistill.tasks import QueryData, Task
 from undistill.training import Recipe, classifier_for
 
 
@@ -27,7 +26,7 @@ def refusals(attacks: Iterable[Attack], access: Access, data: QueryData, queries
             f"with data '{data}' the attacker has no images, but they are needed by {{}}",
         ),
         (
-            [attack for attack in attacks if queries.budget is not None and _own_budget(attack) > queries.budget],
+            [attack for attack in attacks if queries.budget is not None and attack.own_queries > queries.budget],
             f"the query budget is {queries.budget} images, but {{}} would spend more; lower its own budget",
         ),
     ]
@@ -44,11 +43,6 @@ def _can_use(attack: Attack, access: Access) -> bool:
     return True
 
 
-def _own_budget(attack: Attack) -> int:
-    """Queries that an attack makes up; those about images are limited by the plan."""
-    return 0 if attack.needs_images else settings_of(attack).get("budget", 0)
-
-
 def misfit(attack: Attack, task: Task, student: str) -> str | None:
     """Why an attack cannot use a student of that architecture; None if it can.
 
@@ -56,6 +50,8 @@ def misfit(attack: Attack, task: Task, student: str) -> str | None:
         InputError: there is no such student.
     """
     network = classifier_for(task, student, seed=0)
+    while isinstance(base := getattr(attack, "base", None), Attack):  # an attack on recovered answers
+        attack = base
     try:
         attack.dress(network, 0)
     except InputError as error:
@@ -104,23 +100,35 @@ def check_trainings(
         raise InputError("; ".join(dict.fromkeys(problems)))
 
 
-def check_fresh(box: BlackBox, task: Task, data: QueryData) -> None:
-    """Refuse a teacher that says it was trained on images that should be fresh.
+def check_split(box: BlackBox, task: Task) -> None:
+    """Refuse a teacher that says it was trained on another split of the task.
+
+    Its training images would be among those on which students are chosen and judged, or among the fresh ones. Other
+    classes, or another fraction of the training images, leave each image in its part.
 
     Raises:
         InputError: the split that it names is another one.
     """
     whole = box.unlimited
-    trained = whole.classifier.provenance.get("task") if isinstance(whole, LocalBlackBox) else None
+    made = whole.classifier.provenance if isinstance(whole, LocalBlackBox) else {}
+    trained = made.get("task")  # any JSON: a provenance may be the user's own
     if (
-        not isinstance(data, FreshImages)
-        or not isinstance(trained, dict)
+        not isinstance(trained, dict)
         or trained.get("name") != task.source.get("name")
+        or made.get("task_fingerprint") == task.fingerprint
     ):
         return
-    other = [name for name in ("fresh", "seed", "validation") if trained.get(name) != task.source.get(name)]
+    pairs = [
+        (words, trained.get(name, default), task.source.get(name, default))
+        for name, words, default in (
+            ("seed", "split seed", 0),
+            ("validation", "validation share", None),
+            ("fresh", "fresh share", 0.0),
+        )
+    ]
+    other = [f"{words} {theirs}, not {ours}" for words, theirs, ours in pairs if theirs != ours]
     if other:
         raise InputError(
-            f"teacher {box.name!r} was trained on another split of {task.name!r} (another {', '.join(other)}), so it "
-            "may have seen the fresh images; train it on the same split"
+            f"teacher {box.name!r} was trained on another split of {task.name!r} ({'; '.join(other)}), so it may have "
+            "seen images that it is judged on; choose the split that it was trained on, or train it on this one"
         )

@@ -19,6 +19,17 @@ from undistill.tasks import Task
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
+def count_workers(workers: int | None) -> int:
+    """How many processes: as many as cores unless told.
+
+    Raises:
+        InputError: fewer than one.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}, must be at least 1")
+    return workers or os.cpu_count() or 1
+
+
 class Workers:
     """A pool that holds the tasks and the black boxes, and runs trials into a store.
 
@@ -44,9 +55,7 @@ class Workers:
         self.tasks = {task.fingerprint: task for task in tasks}
         self.store, self.cache = store, cache
         self.boxes = {box.fingerprint: box for box in boxes}
-        self.workers = (os.cpu_count() or 1) if workers is None else workers
-        if self.workers < 1:
-            raise InputError(f"workers is {self.workers}, must be at least 1")
+        self.workers = count_workers(workers)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
@@ -60,7 +69,8 @@ class Workers:
         """Run the trials that the store lacks; call ``done`` with each outcome as it arrives.
 
         Raises:
-            InputError: a trial refused its input, the disk is full, or a worker was killed.
+            InputError: a trial refused its input or diverged (which one comes first in the message), the disk is full,
+                or a worker was killed.
         """
         missing = [trial for trial in dict.fromkeys(trials) if trial not in self.store]
         if self.workers == 1:
@@ -122,6 +132,9 @@ def _work(trial: Trial) -> dict[str, Any]:
 def _run_and_store(
     trial: Trial, tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
 ) -> dict[str, Any]:
-    outcome = run_trial(trial, tasks, boxes, cache)
+    try:
+        outcome = run_trial(trial, tasks, boxes, cache)
+    except InputError as error:
+        raise InputError(f"{trial.title}: {error}") from error
     store.write(trial, outcome)
     return outcome

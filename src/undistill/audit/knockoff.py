@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from undistill.attacks import Attack
-from undistill.audit.beforehand import check_fresh, check_trainings, refusals
+from undistill.audit.beforehand import check_split, check_trainings, refusals
 from undistill.audit.run import PROBE_IMAGES, SilentWatcher, TeacherLike, Watcher
 from undistill.audit.trial import FRESH_VIEWS, Trial, describe_attack, train_student
 from undistill.blackbox import CHECKED_IMAGES, FULL, Access, AnswerCache, Queries, check_black_box, open_black_box
@@ -59,7 +59,8 @@ def train_knockoff(
         notes about the training.
 
     Raises:
-        InputError: bad input; a teacher that answers differently to the same image; or ``out`` holds something else.
+        InputError: bad input; a teacher that answers differently to the same image, or was trained on another
+            split; or ``out`` holds something else.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -102,7 +103,7 @@ def train_knockoff(
             raise InputError(f"{out} exists and holds something else than this knockoff; choose another folder")
         _clear(scratch)
         return load_checkpoint(out, trust_import_path=True)  # the code, if any, is what the caller named
-    check_fresh(box, task, data)
+    check_split(box, task)
     check_black_box(box, probe[:CHECKED_IMAGES])
     plan = queries.plan(
         images=len(attackers.train), epochs=recipe.epochs, views=attack.views, batch_size=recipe.batch_size

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from undistill.attacks import ATTACKS, Attack
+from undistill.attacks import AS_RELEASED, ATTACKS, Attack
 from undistill.audit.beforehand import misfit, refusals
 from undistill.audit.trial import FRESH_VIEWS
 from undistill.blackbox import FULL, Access, Queries
@@ -97,9 +97,13 @@ class Protocol:
     def __post_init__(self) -> None:
         names = [grid[0].name for grid in self.attacks if grid]
         grids_hold = all(len({type(attack) for attack in grid}) == 1 for grid in self.attacks)
+        entries = [attack for grid in self.attacks for attack in grid]
+        bases = [base for attack in entries if (base := getattr(attack, "base", None)) is not None]
+        weakened = sorted({attack.name for attack in (*entries, *bases)} & AS_RELEASED.keys())
         rules = [
             (bool(self.students), "no student is named; name at least one architecture"),
             (bool(self.attacks) and grids_hold, "attacks must be grids of one attack each, and at least one"),
+            (not weakened, f"{', '.join(weakened)} are weakened variants: no verdict may rest on them"),
             (len(set(names)) == len(names), f"attacks {names} name one attack twice; put its settings into one grid"),
             (len(set(self.students)) == len(self.students), f"students {self.students} name one twice"),
             (bool(self.smoothings), "smoothings is empty; 0 is plain cross entropy"),

@@ -4,18 +4,20 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
 from torch import Tensor
 
 from undistill.attacks import Attack
-from undistill.audit.beforehand import check_fresh, check_trainings
-from undistill.audit.execution import Workers
+from undistill.audit.beforehand import check_split, check_trainings
+from undistill.audit.execution import Workers, count_workers
 from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
 from undistill.audit.protocol import Protocol, battery
 from undistill.audit.result import Audit, TeacherFacts
@@ -34,12 +36,13 @@ from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.information import spectrum_compute, spectrum_update
 from undistill.models import Classifier
-from undistill.settings import settings_in_words
+from undistill.settings import settings_of
 from undistill.tasks import Task, load_task
 from undistill.training import Progress, Recipe, accuracy, defaults_for, train_teacher
 
 TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
 PROBE_IMAGES = 256
+MARK = "undistill.json"  # in the folder of an audit: whose it is
 
 
 @runtime_checkable
@@ -73,7 +76,7 @@ def audit(
     teacher: TeacherLike,
     task: str | Task,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     name: str | None = None,
     protocol: Protocol | None = None,
     undefended: TeacherLike | None = None,
@@ -83,15 +86,15 @@ def audit(
 ) -> Audit:
     """Audit one teacher: does it leak, through which attack, how sure are we?
 
-    Trains references, placebos and knockoffs with paired seeds, judges every cell (attack x student), and writes
-    ``out/audit.json``. What the attacker sees, has and asks is part of the protocol. Finished trials are stored in
-    ``out/trials``: the same call again runs only what is missing.
+    Trains references, placebos and knockoffs with paired seeds, and judges every cell (attack x student). What the
+    attacker sees, has and asks is part of the protocol. With ``out``, the result is written to ``out/audit.json`` and
+    finished trials are stored in ``out/trials``: the same call again runs only what is missing.
 
     Args:
         teacher: a checkpoint folder, ``package.module:callable``, a classifier, a black box, or any callable that maps
             raw images in [0, 1] to probabilities or logits.
         task: a task, or the name of one.
-        out: folder of stored trials and results.
+        out: folder of stored trials and results. Without one, nothing is kept: a call that is stopped begins anew.
         name: of the teacher in results; by default its folder's, callable's or architecture's name.
         protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs,
             and every attack that can use that student.
@@ -103,8 +106,19 @@ def audit(
         watcher: told what happens.
 
     Raises:
-        InputError: bad input, or a teacher that answers differently to the same image; nothing that was finished is
-            lost.
+        InputError: bad input, a teacher that answers differently to the same image or was trained on another split,
+            or a folder that holds another audit; nothing that was finished in ``out`` is lost.
+
+    Example:
+        >>> from undistill.attacks import KD
+        >>> def api(images):  # a teacher that looks at three pixels
+        ...     return images.flatten(1)[:, 20:23].softmax(1)
+        >>> protocol = Protocol(("mlp-4",), Recipe(epochs=1), ((KD(4.0),),), seeds=2)
+        >>> result = audit(
+        ...     api, load_task("digits", classes=3), protocol=protocol, undefended=api, workers=1
+        ... )
+        >>> result.teacher.name, len(result.cells)
+        ('api', 1)
     """
     [result] = audit_all(
         [teacher],
@@ -124,7 +138,7 @@ def audit_all(
     teachers: Sequence[TeacherLike],
     task: str | Task,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     names: Sequence[str] | None = None,
     protocol: Protocol | None = None,
     undefended: TeacherLike | None = None,
@@ -136,7 +150,8 @@ def audit_all(
 
     A teacher whose checkpoint says that it was trained on this task with cross entropy serves as the undefended one.
     """
-    out, task = Path(out), load_task(task) if isinstance(task, str) else task
+    workers = count_workers(workers)
+    task = load_task(task) if isinstance(task, str) else task
     watcher = watcher or SilentWatcher()
     defaults = defaults_for(task.input_shape)
     if protocol is None:
@@ -158,32 +173,34 @@ def audit_all(
     attackers = protocol.data.attackers_task(task)
     check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
     for box in boxes if given is None else [*boxes, given]:
-        check_fresh(box, task, protocol.data)
+        check_split(box, task)
         check_black_box(box, probe[:CHECKED_IMAGES])
-    _claim(out, task, protocol, boxes)
-    reference = given or _undefended_among(boxes, task)
-    if reference is None:
-        reference = open_box(_train_undefended(boxes, task, out / "undefended", watcher))
-    everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
+    with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
+        out = Path(folder)
+        _claim(out, task, protocol, boxes)
+        reference = given or _undefended_among(boxes, task)
+        if reference is None:
+            reference = open_box(_train_undefended(boxes, task, out / "undefended", watcher))
+        everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
 
-    store = Store(out / "trials")
-    plan = Plan(task, protocol, everyone)
-    with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
-        _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
-        _run_stage("judge on test", plan.judging(store), pool, store, watcher)
-    too_weak = frozenset(
-        (cell.attack, cell.student)
-        for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
-        if cell.outcome is not Outcome.LEAKS
-    )
-    undefended_facts = reference.name, accuracy(reference.answers(task.test), task.test)
-    results = []
-    for box in boxes:
-        cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
-        result = Audit(task, _measure(box, task), undefended_facts, protocol, cells)
-        write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
-        results.append(result)
-    return results
+        store = Store(out / "trials")
+        plan = Plan(task, protocol, everyone)
+        with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
+            _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
+            _run_stage("judge on test", plan.judging(store), pool, store, watcher)
+        too_weak = frozenset(
+            (cell.attack, cell.student)
+            for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
+            if cell.outcome is not Outcome.LEAKS
+        )
+        undefended_facts = reference.name, accuracy(reference.answers(task.test), task.test)
+        results = []
+        for box in boxes:
+            cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
+            result = Audit(task, _measure(box, task), undefended_facts, protocol, cells)
+            write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
+            results.append(result)
+        return results
 
 
 def audit_path(out: Path, name: str, *, alone: bool) -> Path:
@@ -289,14 +306,7 @@ class Plan:
         trial = self._choose(choice, store)
         outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.judged_seeds]
         validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
-        return Accuracies(_setting(trial), tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
-
-
-def _setting(trial: Trial) -> str:
-    settings = [] if trial.attack is None else [settings_in_words(trial.attack)]
-    if trial.smoothing is not None:
-        settings.append(f"smoothing={trial.smoothing}")
-    return ", ".join(filter(None, settings))
+        return Accuracies(trial.setting, tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
 
 
 def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
@@ -305,25 +315,35 @@ def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, wat
 
 
 def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
-    """Refuse a folder that holds another audit; mark it as this one's."""
+    """Refuse a folder that holds another audit, or results that are not of this folder; mark it as this one's."""
     names = [box.name for box in boxes]
     if len(set(names)) < len(names):
         raise InputError(f"teachers {names} share a name; give each folder or callable a name of its own")
-    path = out / "undistill.json"
+    path = out / MARK
     marks = {box.name: box.unlimited.fingerprint for box in boxes}
-    attacker = {"access": str(protocol.access), "data": protocol.data.description()}
+    attacker = {
+        "access": str(protocol.access),
+        "data": protocol.data.description(),
+        "queries": settings_of(protocol.queries),
+    }
     alone = names[0] if len(names) == 1 else None  # whose audit.json stands in ``out`` itself
+    for result in (audit_path(out, name, alone=len(names) == 1) for name in names):
+        own = path.exists() and (result.parent == out or not (result.parent / MARK).exists())
+        if result.exists() and not own:
+            raise InputError(f"{result} is another audit's result; choose another folder for this one, or move it away")
     if path.exists():
         try:
             held = json.loads(path.read_bytes())
             held_task, held_marks, held_alone = held["task"], dict(held["teachers"]), held["alone"]
-            held_attacker = held["attacker"]
+            held_attacker = {name: held["attacker"][name] for name in attacker}
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error!r}); delete it, or choose another folder") from error
+            raise InputError(
+                f"{path} is damaged or of an earlier version ({error!r}); choose another folder, or delete this one"
+            ) from error
         changed = [name for name, mark in marks.items() if held_marks.get(name, mark) != mark]
         problems = [
             (held_task != task.fingerprint, "another task"),
-            (held_attacker != attacker, "another attacker (access or data)"),
+            (held_attacker != attacker, "another attacker (access, data or queries)"),
             (bool(changed), f"another teacher named {', '.join(map(repr, changed))}"),
             (alone and held_alone and alone != held_alone, f"the teacher {held_alone!r}"),
         ]

@@ -22,7 +22,7 @@ from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
 from undistill.models import Classifier
-from undistill.settings import settings_of
+from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
 from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
@@ -60,6 +60,22 @@ class Trial:
         if self.attack is None:
             return "reference"
         return "placebo" if self.teacher is None else "knockoff"
+
+    @property
+    def setting(self) -> str:
+        """What is chosen on validation, in words."""
+        settings = [] if self.attack is None else [settings_in_words(self.attack)]
+        if self.smoothing is not None:
+            settings.append(f"smoothing={self.smoothing}")
+        return ", ".join(filter(None, settings))
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        attack = "" if self.attack is None else f" of {self.attack.name}"
+        return (
+            f"{self.role}{attack} with {self.student} ({', '.join(filter(None, [self.setting, f'seed {self.seed}']))})"
+        )
 
     def description(self) -> dict[str, Any]:
         """All of it as JSON. The attack's code is part of it: outcomes of a changed attack are not reused."""

@@ -142,7 +142,9 @@ class TopK(Access):
 
     @property
     def kind(self) -> AccessKind:  # type: ignore[override]  # of the value, not of the class
-        return "top-k" if self.renormalised else "top-k-raw"
+        if not self.renormalised:
+            return "top-k-raw"
+        return "label" if self.k == 1 else "top-k"  # one class of probability 1 says no more than its name
 
     def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
         largest = log_probs.argsort(dim=1, descending=True, stable=True)[:, : self.k]
@@ -164,7 +166,7 @@ class TopK(Access):
         return 0.0, 1 + ROUNDING * self.k
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.k}"
+        return f"top-k{'' if self.renormalised else '-raw'}:{self.k}"
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class CallableBlackBox(BlackBox):
             so here, and its rows then sum to what such answers may sum to. It can as well give full answers.
 
     Raises:
-        InputError: the answers are no tensor of shape (n, classes), hold NaN, or look like probabilities that were
-            rounded or cut off without ``policy`` saying so.
+        InputError: the callable fails; or its answers are no tensor of shape (n, classes), hold NaN, or all lie between
+            0 and 1 without summing to 1, and ``policy`` does not say that they are rounded or cut off.
     """
 
     name: str
@@ -142,12 +142,13 @@ class CallableBlackBox(BlackBox):
     def _check_logits(self, rows: Float[Tensor, "n classes"]) -> None:
         """Refuse what is taken for logits and is most likely something else."""
         totals = rows.sum(1)
-        if ((rows >= 0) & (rows <= 1)).all() and ((totals > 0) & (totals < 1.5)).all():
+        if ((rows >= 0) & (rows <= 1)).all():
             worst = int((totals - 1).abs().argmax())
             raise InputError(
                 f"{self.name}: its answers look like probabilities, but do not sum to 1 (row {worst} sums to "
-                f"{totals[worst].item():.6g}); if it rounds them or serves only some, name the access (such as "
-                "decimals:3 or top-k-raw:5), and if they are logits, return their log_softmax"
+                f"{totals[worst].item():.6g}, off by {totals[worst].item() - 1:+.3g}); if it rounds them or serves "
+                "only some, name the access (such as decimals:3 or top-k-raw:5), and if they are logits, return their "
+                "log_softmax"
             )
         if self.sums[0] < self.sums[1] and (rows == -torch.inf).any():
             raise InputError(
@@ -157,7 +158,13 @@ class CallableBlackBox(BlackBox):
 
     @torch.no_grad()
     def _ask(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        rows = self.function(images)
+        try:
+            rows = self.function(images)
+        except Exception as error:
+            raise InputError(
+                f"{self.name} failed when it was asked about {len(images)} images, with {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; mend it and run the same command again"
+            ) from error
         if not isinstance(rows, Tensor):
             raise InputError(f"{self.name} returned a {type(rows).__name__}, must return a torch.Tensor")
         expected = (len(images), self.classes)

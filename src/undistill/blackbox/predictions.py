@@ -1,7 +1,5 @@
 """Files of saved predictions: the answers of a model that is not here."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
+from undistill.blackbox.validate import check_log_probs, check_logits, log_probs_of_probabilities
 from undistill.errors import InputError, require
+from undistill.files import read_arrays
 
 KINDS = ("log_probs", "probs", "logits")
 
@@ -40,10 +39,10 @@ def read_predictions(path: Path) -> Predictions:
     In an ``.npz`` the answers are one array (n, classes); in a parquet file a column of equally long lists.
 
     Raises:
-        InputError: an array is missing, shapes do not match, labels are out of range, rows hold NaN, or probabilities
-            do not sum to 1.
+        InputError: an array is missing, shapes do not match, labels are out of range, rows hold NaN, logits have no
+            finite maximum, or probabilities do not sum to 1.
     """
-    columns = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    columns = read_arrays(path, (*KINDS, "labels")) if path.suffix == ".npz" else _read_parquet(path)
     kinds = [kind for kind in KINDS if kind in columns]
     if "labels" not in columns or len(kinds) != 1:
         raise InputError(
@@ -70,17 +69,11 @@ def read_predictions(path: Path) -> Predictions:
     if kinds[0] == "probs":
         log_probs = log_probs_of_probabilities(rows, whose)
     else:
+        if kinds[0] == "logits":
+            check_logits(rows, whose)
         log_probs = torch.log_softmax(rows, 1) if kinds[0] == "logits" else rows
         check_log_probs(log_probs, whose)
     return Predictions(log_probs.float(), torch.from_numpy(labels.astype(np.int64)))
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name in (*KINDS, "labels")}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as an .npz file ({error})") from error
 
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:

@@ -42,6 +42,23 @@ def check_log_probs(log_probs: Float[Tensor, "n classes"], whose: str, sums: tup
         )
 
 
+def check_logits(logits: Float[Tensor, "n classes"], whose: str) -> None:
+    """Refuse logits whose largest one is infinite, so that no softmax exists. NaN passes: it is found thereafter.
+
+    >>> check_logits(torch.tensor([[2.0, -torch.inf]]), "answers")  # the second class has probability 0
+
+    Raises:
+        InputError: how many rows are wrong, and which is the first.
+    """
+    wrong = logits.amax(1).isinf()
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise InputError(
+            f"{whose}: {int(wrong.sum())} of {len(logits)} rows have no finite largest logit (first: row {first} with "
+            f"{logits[first].max().item():+}); give finite logits, with -inf only for classes of probability 0"
+        )
+
+
 def log_probs_of_probabilities(
     probs: Float[Tensor, "n classes"], whose: str, sums: tuple[float, float] = (1.0, 1.0)
 ) -> Float[Tensor, "n classes"]:

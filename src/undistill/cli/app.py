@@ -20,6 +20,7 @@ from undistill.audit import (
     audit_all,
     audit_path,
     battery,
+    check_split,
     spectrum_json,
     train_knockoff,
 )
@@ -30,12 +31,13 @@ from undistill.cli.methods import NAMED_ATTACKS, parse_grids, parse_method
 from undistill.cli.options import AttackerOptions, RecipeOptions, TaskOptions, Whole
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES
-from undistill.errors import InputError, require
+from undistill.errors import InputError, require, unknown_name
 from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_update
 from undistill.report import audit_table, flag_lines, plot_spectra, spectrum_table
 from undistill.training import defaults_for, train_teacher
 
 BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
+ROUNDING = 1e-12  # nats; a CMI below it is zero up to the rounding of float64
 
 app = App(
     name="undistill",
@@ -121,7 +123,7 @@ def measure(
     ----------
     teacher: str
         A checkpoint folder, package.module:callable, or an .npz or parquet file with `labels` and one of `log_probs`,
-        `probs`, `logits`. All but files of predictions need --task.
+        `probs`, `logits`. Files of predictions take no --task, all else needs it.
     split: Literal["train", "validation", "test"]
         Which of the task's images to ask about.
     powers: tuple[float, ...]
@@ -136,6 +138,10 @@ def measure(
     needed = (1.0, 1 / 4, 1 / 20)
     grid = tuple(sorted({*powers, *needed}))
     if is_predictions_file(Path(teacher)):
+        if task is not None:
+            raise InputError(
+                f"{teacher!r} is a file of predictions, which holds its own labels and takes no task; leave --task out"
+            )
         predictions = read_predictions(Path(teacher))
         name, log_probs, labels = Path(teacher).name, predictions.log_probs, predictions.labels
     elif Path(teacher).suffix in (".npz", ".parquet") and not Path(teacher).exists():
@@ -153,6 +159,7 @@ def measure(
             probe=data.validation.images[:PROBE_IMAGES].float().div(255),
             trust_import_path=trust_import_path,
         )
+        check_split(box, data)
         part = data.splits[split]
         name, log_probs, labels = f"{box.name} on {data.name} ({split})", box.answers(part), part.labels
     spectrum: Spectrum = spectrum_compute(spectrum_update(log_probs, labels, grid))
@@ -170,7 +177,7 @@ def measure(
         "them near 0.",
         style="dim",
     )
-    if spectrum.supremum_at_edge:
+    if spectrum.supremum_at_edge and spectrum.supremum > ROUNDING:
         console.print(
             f"The maximum lies at a = {spectrum.supremum_power:.3g}, at the edge of the powers: there may be more "
             "beyond it, so add --powers there.",
@@ -296,6 +303,13 @@ def audit(
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
+        card = result.threat_card
+        console.print(
+            f"The attacker sees {card['access']}; asks {card['queries']}; has {card['data']}.",
+            style="dim",
+            highlight=False,
+            markup=False,
+        )
         path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
         console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
@@ -365,6 +379,10 @@ def attack(
         markup=False,
         soft_wrap=True,
     )
+    for note, value in made["notes"].items():
+        if value is True or note == "diverged":
+            words = note.replace("_", " ") + ("" if value is True else f": {value}")
+            Console().print(words, highlight=False, markup=False, style="yellow")
     return 0
 
 
@@ -443,9 +461,15 @@ def _config(path: Path) -> Toml | Yaml:
         require("yaml", "yaml")
     file = Toml(path, must_exist=True) if path.suffix == ".toml" else Yaml(path, must_exist=True)
     try:
-        file.config  # noqa: B018 (reads the file)
+        tables = file.config
     except CycloptsError as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error.__cause__ or error).split())}") from error
+    commands = [name for name in app if not name.startswith("-")]
+    for name in map(str, tables):
+        if name not in commands:
+            raise InputError(
+                f"{path}: options stand under the names of commands; {unknown_name('command', name, commands)}"
+            )
     return file
 
 

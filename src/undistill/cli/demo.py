@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from undistill.attacks import KD, KDWithoutLabels
-from undistill.audit import Protocol, audit_all, audit_path
+from undistill.audit import Protocol, audit_all, audit_path, count_workers
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import CMIM, CrossEntropy, Defence
 from undistill.report import audit_table, plot_spectra, spectrum_table
@@ -21,6 +21,7 @@ SEEDS, TUNING_SEEDS = 20, 3
 
 def run_demo(out: Path, workers: int | None) -> None:
     """Train, audit, print, draw."""
+    workers = count_workers(workers)
     torch.set_num_threads(1)  # with layers this small, threads wait for each other longer than they work
     console = Console()
     task = load_task(TASK)

@@ -1,11 +1,11 @@
 """An ``.npz`` file of arrays."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from undistill.errors import InputError
+from undistill.files import read_arrays
 from undistill.tasks.source import PART_NAMES, Source, consecutive, name_integers
 
 
@@ -13,17 +13,14 @@ def read_npz(path: Path) -> Source:
     """A file that :func:`numpy.savez` wrote, with these arrays:
 
     - ``images`` and ``labels``; or ``train_images`` and ``train_labels``, and the same for test and validation;
-    - ``class_names``, if the classes have names; without them the sorted labels are the names.
+    - ``class_names``, if the classes have names; without them the sorted labels are the names, and none may be
+      negative.
 
     Images are uint8 of shape (n, height, width) for gray images, (n, height, width, channels) with 1 to 4 channels, or
     (n, length) for 1-D signals of one channel. Labels are integers of shape (n,); with ``class_names`` they are places
     therein.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{str(path)!r} cannot be read as an .npz file of plain arrays ({error})") from error
+    arrays = read_arrays(path)
     class_names = arrays.pop("class_names", None)
     images, labels, problems = {}, {}, []
     for part, names in PART_NAMES.items():
@@ -34,6 +31,13 @@ def read_npz(path: Path) -> Source:
         images[part] = arrays.pop(f"{prefix}images")
         labels[part] = arrays.pop(f"{prefix}labels", np.empty(0))
         problems += _problems(prefix, images[part], labels[part])
+        # With names, labels are held against their number when the task is made.
+        if class_names is None and labels[part].dtype.kind == "i" and (labels[part] < 0).any():
+            negative = labels[part][labels[part] < 0]
+            problems.append(
+                f"'{prefix}labels' holds {len(negative)} negative labels (first: {negative[0]}), but classes have "
+                "numbers from 0; leave images without a label out"
+            )
     if "train" not in images:
         problems.append("there are neither 'images' nor 'train_images'")
     if arrays:
