@@ -43,12 +43,10 @@ class KDAsReleased(KD):
     summary: ClassVar[str] = "kd with 1/C of its soft weight"
     source: ClassVar[str] = SOURCE
 
-    def loss(
+    def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        soft = soft_loss(logits, log_probs, self.temperature) / logits.shape[1]
-        return self.hard * hard + (1 - self.hard) * soft
+        return super().soft(logits, log_probs, labels) / logits.shape[1]
 
     @classmethod
     def grid(cls) -> "tuple[KDAsReleased, ...]":
@@ -95,13 +93,12 @@ class AveragerAsReleased(Averager):
 
     temperature: float = 4.0
 
-    def loss(
+    def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
         logits, power = logits.float(), 1 / self.temperature
         mean = class_means(temper(log_probs.detach().float(), power).exp(), labels).log()
-        soft = self.temperature**2 / logits.shape[1] * kl_divergence(mean, temper(logits, power))
-        return self.hard * F.cross_entropy(logits, labels, reduction="none") + (1 - self.hard) * soft
+        return self.temperature**2 / logits.shape[1] * kl_divergence(mean, temper(logits, power))
 
     @classmethod
     def grid(cls) -> "tuple[AveragerAsReleased, ...]":

@@ -6,13 +6,12 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from undistill.attacks.base import EXACT_ZEROS, AccessKind, Attack
-from undistill.attacks.checks import check_share, check_temperature
-from undistill.attacks.divergence import kl_divergence, soft_loss
+from undistill.attacks.base import EXACT_ZEROS, AccessKind
+from undistill.attacks.divergence import kl_divergence
+from undistill.attacks.kd import KD
 from undistill.information import temper
 
 TEMPERATURES = (20.0, 4.0)
@@ -43,7 +42,7 @@ def mean_answer(log_p: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]) -
 
 
 @dataclass(frozen=True)
-class Averager(Attack):
+class Averager(KD):
     """Each answer is replaced by the mean answer to the images of its class in the batch.
 
     Formula, per example: hard * CE(z, y) + (1 - hard) * T^2 * KL(m || softmax(z/T)), where m is the mean over the
@@ -71,7 +70,6 @@ class Averager(Attack):
     name: ClassVar[str] = "averager"
     summary: ClassVar[str] = "KD from the mean answer to the batch's images of each class, plus labels"
     source: ClassVar[str] = "Keser, Toreyin 2023 (ICLR Tiny Papers); rkevser/AveragerStudent"
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {
             **EXACT_ZEROS,
@@ -83,21 +81,13 @@ class Averager(Attack):
     )
 
     temperature: float = 20.0
-    hard: float = 0.1
 
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        check_share("share of hard labels", self.hard)
-
-    def loss(
+    def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        logits = logits.float()
         power = 1 / self.temperature
         mean = mean_answer(temper(log_probs.detach().float(), power), labels)
-        hard = F.cross_entropy(logits, labels, reduction="none")
-        soft = self.temperature**2 * kl_divergence(mean, temper(logits, power))
-        return self.hard * hard + (1 - self.hard) * soft
+        return self.temperature**2 * kl_divergence(mean, temper(logits.float(), power))
 
     @classmethod
     def grid(cls) -> "tuple[Averager, ...]":
@@ -105,7 +95,7 @@ class Averager(Attack):
 
 
 @dataclass(frozen=True)
-class FullAverager(Attack):
+class FullAverager(KD):
     """Each answer is replaced by its class's centroid: the mean answer to all training images of the class.
 
     Formula, per example: hard * CE(z, y) + (1 - hard) * T^2 * KL(Q_y || softmax(z/T)), where Q_y is the arithmetic mean
@@ -134,7 +124,6 @@ class FullAverager(Attack):
     name: ClassVar[str] = "averager-full"
     summary: ClassVar[str] = "KD from each class's centroid over the whole training set, plus labels"
     source: ClassVar[str] = "after Keser, Toreyin 2023 (ICLR Tiny Papers), with the mean over all images"
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {
             **EXACT_ZEROS,
@@ -145,23 +134,11 @@ class FullAverager(Attack):
     )
 
     temperature: float = 20.0
-    hard: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        check_share("share of hard labels", self.hard)
 
     def prepare(self, log_probs: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> Float[Tensor, "n classes"]:
         """The centroids at temperature T, taken back to temperature 1, as answers."""
         tempered = temper(log_probs.detach().double(), 1 / self.temperature)
         return temper(class_means(tempered.exp(), labels).log(), self.temperature).float()
-
-    def loss(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
-        """Of answers that :meth:`prepare` has averaged."""
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        return self.hard * hard + (1 - self.hard) * soft_loss(logits, log_probs, self.temperature)
 
     @classmethod
     def grid(cls) -> "tuple[FullAverager, ...]":

@@ -140,12 +140,15 @@ class DKD(Attack):
         labels: Int64[Tensor, "b"],
         ramp: float = 1.0,
     ) -> Float[Tensor, "b"]:
-        power = 1 / self.temperature
         logits = logits.float()
-        log_p = temper(log_probs.detach().float(), power)
-        soft = decoupled(log_p, temper(logits, power), labels, self.alpha, self.beta)
+        log_p, log_q = self.tempered(log_probs.detach().float()), self.tempered(logits)
+        soft = decoupled(log_p, log_q, labels, self.alpha, self.beta)
         hard = F.cross_entropy(logits, labels, reduction="none")
         return self.hard * hard + ramp * self.temperature**2 * soft
+
+    def tempered(self, values: Float[Tensor, "b classes"]) -> Float[Tensor, "b classes"]:
+        """Logits or log-probabilities as log-probabilities at the temperature."""
+        return temper(values, 1 / self.temperature)
 
     def start(self, num_classes: int, seed: int) -> AttackLoss:
         return WarmUp(self)

@@ -51,7 +51,13 @@ class KD(Attack):
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
         hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        return self.hard * hard + (1 - self.hard) * soft_loss(logits, log_probs, self.temperature)
+        return self.hard * hard + (1 - self.hard) * self.soft(logits, log_probs, labels)
+
+    def soft(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """What the answers teach, with its factor T^2."""
+        return soft_loss(logits, log_probs, self.temperature)
 
     @classmethod
     def grid(cls) -> "tuple[KD, ...]":

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from undistill.attacks.base import AccessKind, Attack, AttackLoss
-from undistill.attacks.checks import check_share, check_temperature, check_weight
+from undistill.attacks.base import AccessKind, Attack
+from undistill.attacks.checks import check_temperature, check_weight
 from undistill.attacks.divergence import soft_loss
-from undistill.attacks.dkd import decoupled
-from undistill.attacks.warmup import WarmUp
+from undistill.attacks.dkd import DKD
 from undistill.information import temper
 
 PAPER = "Sun, Ren, Li, Wang, Cao 2024, arXiv 2403.01427; sunshangquan/logit-standardization-KD"
@@ -174,7 +173,7 @@ class LSKDWithoutLabels(Attack):
 
 
 @dataclass(frozen=True)
-class LSKDWithDKD(Attack):
+class LSKDWithDKD(DKD):
     """Logit standardisation on decoupled knowledge distillation.
 
     Formula, per example: hard * CE(z, y) + ramp * T^2 * [alpha * KL((p_y, 1 - p_y) || (q_y, 1 - q_y)) + beta *
@@ -204,7 +203,6 @@ class LSKDWithDKD(Attack):
     name: ClassVar[str] = "lskd-dkd"
     summary: ClassVar[str] = "logit standardisation on decoupled KD, plus cross entropy with labels"
     source: ClassVar[str] = PAPER
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {
             **STANDARDISED,
@@ -216,31 +214,9 @@ class LSKDWithDKD(Attack):
     temperature: float = 2.0
     alpha: float = 9.0
     beta: float = 72.0
-    hard: float = 1.0
-    warmup: float = 20 / 240
 
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        check_weight("weight alpha of the label's probability", self.alpha)
-        check_weight("weight beta of the other classes", self.beta)
-        check_weight("weight of hard labels", self.hard)
-        check_share("share of the warm-up", self.warmup)
-
-    def loss(
-        self,
-        logits: Float[Tensor, "b classes"],
-        log_probs: Float[Tensor, "b classes"],
-        labels: Int64[Tensor, "b"],
-        ramp: float = 1.0,
-    ) -> Float[Tensor, "b"]:
-        power = 1 / self.temperature
-        log_p, log_q = (temper(standardise(values), power) for values in (log_probs.detach(), logits))
-        soft = decoupled(log_p, log_q, labels, self.alpha, self.beta)
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        return self.hard * hard + ramp * self.temperature**2 * soft
-
-    def start(self, num_classes: int, seed: int) -> AttackLoss:
-        return WarmUp(self)
+    def tempered(self, values: Float[Tensor, "b classes"]) -> Float[Tensor, "b classes"]:
+        return temper(standardise(values), 1 / self.temperature)
 
     @classmethod
     def grid(cls) -> "tuple[LSKDWithDKD, ...]":

@@ -1,6 +1,6 @@
 """Multi-level logit distillation: two views of each image, five temperatures, three levels; and on z-scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -19,39 +19,6 @@ from undistill.information import temper
 
 PER_CLASS = 0.64  # images per class in the official batches, 64 of 100 classes (ImageNet: 512 of 1,000)
 USUAL_SHARE = 0.5  # what the confidence masks of the official code come to
-PLACEBO = "the same loss on smoothed one-hot labels: the same two views of each image, the same schedule"
-
-Divergence = Callable[[Float[Tensor, "b classes"], Float[Tensor, "b classes"], float], Float[Tensor, "b"]]
-"""Of logits, log-probabilities and a temperature T, with its factor T^2."""
-
-
-def multi_level_loss(
-    logits: Float[Tensor, "m classes"],
-    log_probs: Float[Tensor, "v classes"],
-    labels: Int64[Tensor, "b"],
-    *,
-    temperatures: tuple[float, ...],
-    hard: float,
-    weight: float,
-    divergence: Divergence,
-) -> Float[Tensor, "b"]:
-    """The loss of :class:`MLKD` per example.
-
-    Args:
-        logits: the student's to the usual views, then to the strong ones.
-        log_probs: the answers to the same.
-        labels: true classes.
-        temperatures, hard, weight: see :class:`MLKD`.
-        divergence: of the instance level.
-    """
-    usual, strong = logits.float().split(len(labels))
-    p_usual, p_strong = log_probs.detach().float().split(len(labels))
-    hard_loss = sum(F.cross_entropy(view, labels, reduction="none") for view in (usual, strong))
-    soft = torch.zeros_like(usual[:, 0])
-    for temperature in temperatures:
-        levels = divergence(usual, p_usual, temperature) + gram_distances(usual, p_usual, temperature)
-        soft = soft + USUAL_SHARE * levels + divergence(strong, p_strong, temperature)
-    return hard * hard_loss + weight * soft
 
 
 def gram_distances(
@@ -121,7 +88,9 @@ class MLKD(Attack):
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {**EXACT_ZEROS, "label": "the answers are the predicted classes of the two views"}
     )
-    placebo: ClassVar[str] = PLACEBO
+    placebo: ClassVar[str] = (
+        "the same loss on smoothed one-hot labels: the same two views of each image, the same schedule"
+    )
     views: ClassVar[int] = 2
     blocks: ClassVar[int] = 2
 
@@ -137,15 +106,20 @@ class MLKD(Attack):
     def loss(
         self, logits: Float[Tensor, "m classes"], log_probs: Float[Tensor, "v classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        return multi_level_loss(
-            logits,
-            log_probs,
-            labels,
-            temperatures=self.temperatures,
-            hard=self.hard,
-            weight=self.weight,
-            divergence=soft_loss,
-        )
+        usual, strong = logits.float().split(len(labels))
+        p_usual, p_strong = log_probs.detach().float().split(len(labels))
+        hard = sum(F.cross_entropy(view, labels, reduction="none") for view in (usual, strong))
+        soft = torch.zeros_like(usual[:, 0])
+        for temperature in self.temperatures:
+            levels = self.divergence(usual, p_usual, temperature) + gram_distances(usual, p_usual, temperature)
+            soft = soft + USUAL_SHARE * levels + self.divergence(strong, p_strong, temperature)
+        return self.hard * hard + self.weight * soft
+
+    def divergence(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
+    ) -> Float[Tensor, "b"]:
+        """The instance level, with its factor T^2."""
+        return soft_loss(logits, log_probs, temperature)
 
     @classmethod
     def grid(cls) -> "tuple[MLKD, ...]":
@@ -153,7 +127,7 @@ class MLKD(Attack):
 
 
 @dataclass(frozen=True)
-class LSKDWithMLKD(Attack):
+class LSKDWithMLKD(MLKD):
     """Logit standardisation on multi-level logit distillation.
 
     Formula: that of :class:`MLKD`, with z-scores (:func:`undistill.attacks.lskd.standardise`) of logits and answers in
@@ -181,33 +155,15 @@ class LSKDWithMLKD(Attack):
     name: ClassVar[str] = "lskd-mlkd"
     summary: ClassVar[str] = "logit standardisation on multi-level distillation of two views, plus labels"
     source: ClassVar[str] = "Sun, Ren, Li, Wang, Cao 2024, arXiv 2403.01427; sunshangquan/logit-standardization-KD"
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = STANDARDISED
-    placebo: ClassVar[str] = PLACEBO
-    views: ClassVar[int] = 2
-    blocks: ClassVar[int] = 2
 
     temperatures: tuple[float, ...] = (2.0, 3.0, 5.0, 2.0, 6.0)
-    hard: float = 0.1
     weight: float = 9.0
 
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperatures)
-        check_share("weight of hard labels", self.hard)
-        check_weight("weight of the soft part", self.weight)
-
-    def loss(
-        self, logits: Float[Tensor, "m classes"], log_probs: Float[Tensor, "v classes"], labels: Int64[Tensor, "b"]
+    def divergence(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
     ) -> Float[Tensor, "b"]:
-        return multi_level_loss(
-            logits,
-            log_probs,
-            labels,
-            temperatures=self.temperatures,
-            hard=self.hard,
-            weight=self.weight,
-            divergence=standardised_loss,
-        )
+        return standardised_loss(logits, log_probs, temperature)
 
     @classmethod
     def grid(cls) -> "tuple[LSKDWithMLKD, ...]":

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from undistill.attacks.base import AccessKind, Attack
-from undistill.attacks.checks import check_share, check_temperature
+from undistill.attacks.checks import check_share
 from undistill.attacks.divergence import kl_divergence, soft_loss
+from undistill.attacks.kd import KD
 from undistill.errors import InputError
 
 ROUNDING = 1e-6
@@ -20,7 +21,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class SupportKD(Attack):
+class SupportKD(KD):
     """Knowledge distillation conditional on the classes that the answer shows.
 
     S is the set of classes whose answer is not an exact zero, q^(1/T)_S the student's tempered probabilities
@@ -49,7 +50,6 @@ class SupportKD(Attack):
     name: ClassVar[str] = "kd-support"
     summary: ClassVar[str] = "knowledge distillation over the shown classes alone, for truncated answers"
     source: ClassVar[str] = "our own, after Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {
             "full": "as kd",
@@ -59,20 +59,11 @@ class SupportKD(Attack):
         }
     )
 
-    temperature: float = 4.0
-    hard: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        check_share("share of hard labels", self.hard)
-
-    def loss(
+    def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        logits = logits.float()
-        hard = F.cross_entropy(logits, labels, reduction="none")
-        soft = soft_loss(logits.masked_fill(_hidden(log_probs), -torch.inf), log_probs, self.temperature)
-        return self.hard * hard + (1 - self.hard) * soft
+        shown = logits.float().masked_fill(_hidden(log_probs), -torch.inf)
+        return soft_loss(shown, log_probs, self.temperature)
 
     @classmethod
     def grid(cls) -> "tuple[SupportKD, ...]":
@@ -140,7 +131,7 @@ class RestBinKD(Attack):
 
 
 @dataclass(frozen=True)
-class ImputedTailKD(Attack):
+class ImputedTailKD(KD):
     """Knowledge distillation from answers whose hidden classes are filled in by the student itself.
 
     Hidden classes share the mass r in the proportions of the student's own probabilities, taken as constants:
@@ -172,7 +163,6 @@ class ImputedTailKD(Attack):
     name: ClassVar[str] = "kd-imputed-tail"
     summary: ClassVar[str] = "knowledge distillation with the hidden classes filled in by the student's own proportions"
     source: ClassVar[str] = "our own, after Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = MappingProxyType(
         {
             "full": "as kd",
@@ -183,22 +173,18 @@ class ImputedTailKD(Attack):
         }
     )
 
-    temperature: float = 4.0
-    hard: float = 0.1
     tail: float = 0.01
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        check_share("share of hard labels", self.hard)
+        super().__post_init__()
         if not 0 <= self.tail < 1:
             raise InputError(f"the tail is {self.tail}, must lie between 0 and 1, and below 1")
 
-    def loss(
+    def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        soft = soft_loss(logits, self._filled(logits.detach().float(), log_probs.detach().float()), self.temperature)
-        return self.hard * hard + (1 - self.hard) * soft
+        filled = self._filled(logits.detach().float(), log_probs.detach().float())
+        return soft_loss(logits, filled, self.temperature)
 
     def _filled(
         self, logits: Float[Tensor, "b classes"], answers: Float[Tensor, "b classes"]

@@ -48,61 +48,6 @@ def power_sum(log_probs: Float[Tensor, "b classes"], power: float) -> Float[Tens
 
 
 @dataclass(frozen=True)
-class TTM(Attack):
-    """Transformed teacher matching: knowledge distillation that tempers the teacher alone.
-
-    Formula, per example: hard * CE(z, y) + beta * KL(p^(g) || q), with p^(g) = p^g / sum of p_c^g, and no factor T^2.
-
-    It is KD at T = 1/g less a Renyi entropy of the student: KL(p^(g) || q) = T KL(p^(g) || q^(g)) - (T - 1) H_g(q) +
-    (T - 1) H(p^(g)), so it also rewards students that spread their probability. The optimum is q = p^(g), not q = p.
-
-    Args:
-        power: g = 1/T > 0 of the answers.
-        beta: weight of the divergence.
-        hard: weight of the labels' cross entropy (a weight, not a share).
-
-    Raises:
-        InputError: a power that is not finite and above 0, a weight that is negative or not finite.
-
-    Example:
-        >>> import torch
-        >>> log_probs = torch.log_softmax(torch.tensor([[2.0, 0.0, 1.0]]), 1)
-        >>> attack = TTM(power=0.5, beta=1.0, hard=0.0)
-        >>> attack.loss(0.5 * log_probs, log_probs, torch.tensor([0])).abs().max().item() < 1e-6
-        True
-
-    Source: Zheng, Yang, "Knowledge Distillation Based on Transformed Teacher Matching", arXiv 2402.11148; zkxufo/TTM.
-    The paper tunes both settings per pair of networks, with beta from 7 to 101; the defaults are those of ResNet-56 to
-    ResNet-20 on CIFAR-100, and the README's (g = 0.1, beta = 45) are in the grid. Deviation: exp(g log p), where the
-    code takes a power of a softmax, which loses what underflows.
-    """
-
-    name: ClassVar[str] = "ttm"
-    summary: ClassVar[str] = "KD that tempers the answers and not the student, plus cross entropy with labels"
-    source: ClassVar[str] = PAPER
-    needs_labels: ClassVar[bool] = True
-
-    power: float = 0.3
-    beta: float = 7.0
-    hard: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive("power", self.power)
-        check_weight("weight beta of the divergence", self.beta)
-        check_weight("weight of hard labels", self.hard)
-
-    def loss(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        return self.hard * hard + self.beta * matching(logits, log_probs, self.power)
-
-    @classmethod
-    def grid(cls) -> "tuple[TTM, ...]":
-        return cls(), cls(power=0.2, beta=8.0), cls(power=0.1, beta=45.0)
-
-
-@dataclass(frozen=True)
 class TTMWithoutLabels(Attack):
     """Transformed teacher matching by an attacker who has images and no labels.
 
@@ -140,7 +85,11 @@ class TTMWithoutLabels(Attack):
     def loss(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        return self.beta * matching(logits, log_probs, self.power)
+        return self.beta * self.soft(logits, log_probs)
+
+    def soft(self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"]) -> Float[Tensor, "b"]:
+        """The divergence per example, without beta."""
+        return matching(logits, log_probs, self.power)
 
     @classmethod
     def grid(cls) -> "tuple[TTMWithoutLabels, ...]":
@@ -148,7 +97,60 @@ class TTMWithoutLabels(Attack):
 
 
 @dataclass(frozen=True)
-class WTTM(Attack):
+class TTM(TTMWithoutLabels):
+    """Transformed teacher matching: knowledge distillation that tempers the teacher alone.
+
+    Formula, per example: hard * CE(z, y) + beta * KL(p^(g) || q), with p^(g) = p^g / sum of p_c^g, and no factor T^2.
+
+    It is KD at T = 1/g less a Renyi entropy of the student: KL(p^(g) || q) = T KL(p^(g) || q^(g)) - (T - 1) H_g(q) +
+    (T - 1) H(p^(g)), so it also rewards students that spread their probability. The optimum is q = p^(g), not q = p.
+
+    Args:
+        power: g = 1/T > 0 of the answers.
+        beta: weight of the divergence.
+        hard: weight of the labels' cross entropy (a weight, not a share).
+
+    Raises:
+        InputError: a power that is not finite and above 0, a weight that is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> log_probs = torch.log_softmax(torch.tensor([[2.0, 0.0, 1.0]]), 1)
+        >>> attack = TTM(power=0.5, beta=1.0, hard=0.0)
+        >>> attack.loss(0.5 * log_probs, log_probs, torch.tensor([0])).abs().max().item() < 1e-6
+        True
+
+    Source: Zheng, Yang, "Knowledge Distillation Based on Transformed Teacher Matching", arXiv 2402.11148; zkxufo/TTM.
+    The paper tunes both settings per pair of networks, with beta from 7 to 101; the defaults are those of ResNet-56 to
+    ResNet-20 on CIFAR-100, and the README's (g = 0.1, beta = 45) are in the grid. Deviation: exp(g log p), where the
+    code takes a power of a softmax, which loses what underflows.
+    """
+
+    name: ClassVar[str] = "ttm"
+    summary: ClassVar[str] = "KD that tempers the answers and not the student, plus cross entropy with labels"
+    needs_labels: ClassVar[bool] = True
+
+    power: float = 0.3
+    beta: float = 7.0
+    hard: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weight("weight of hard labels", self.hard)
+
+    def loss(
+        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        hard = F.cross_entropy(logits.float(), labels, reduction="none")
+        return self.hard * hard + super().loss(logits, log_probs, labels)
+
+    @classmethod
+    def grid(cls) -> "tuple[TTM, ...]":
+        return cls(), cls(power=0.2, beta=8.0), cls(power=0.1, beta=45.0)
+
+
+@dataclass(frozen=True)
+class WTTM(TTM):
     """Weighted transformed teacher matching: each answer weighs the more, the less certain it is.
 
     Formula, per example: hard * CE(z, y) + beta * U * KL(p^(g) || q), with U = sum of p_c^g and p^(g) = p^g / U.
@@ -174,25 +176,13 @@ class WTTM(Attack):
 
     name: ClassVar[str] = "wttm"
     summary: ClassVar[str] = "as ttm, with more weight on uncertain answers, plus cross entropy with labels"
-    source: ClassVar[str] = PAPER
-    needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = WEIGHT_OF_ZEROS
 
     power: float = 0.1
     beta: float = 2.25
-    hard: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_positive("power", self.power)
-        check_weight("weight beta of the divergence", self.beta)
-        check_weight("weight of hard labels", self.hard)
-
-    def loss(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
-        hard = F.cross_entropy(logits.float(), labels, reduction="none")
-        soft = power_sum(log_probs, self.power) * matching(logits, log_probs, self.power)
-        return self.hard * hard + self.beta * soft
+    def soft(self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"]) -> Float[Tensor, "b"]:
+        return power_sum(log_probs, self.power) * matching(logits, log_probs, self.power)
 
     @classmethod
     def grid(cls) -> "tuple[WTTM, ...]":
@@ -200,7 +190,7 @@ class WTTM(Attack):
 
 
 @dataclass(frozen=True)
-class WTTMWithoutLabels(Attack):
+class WTTMWithoutLabels(TTMWithoutLabels):
     """Weighted transformed teacher matching by an attacker who has images and no labels.
 
     Formula, per example: beta * U * KL(p^(g) || q), with U = sum of p_c^g and p^(g) = p^g / U.
@@ -223,21 +213,10 @@ class WTTMWithoutLabels(Attack):
 
     name: ClassVar[str] = "wttm-no-labels"
     summary: ClassVar[str] = "as ttm-no-labels, with more weight on uncertain answers"
-    source: ClassVar[str] = PAPER
-    needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = WEIGHT_OF_ZEROS
 
-    power: float = 0.4
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive("power", self.power)
-        check_weight("weight beta of the divergence", self.beta)
-
-    def loss(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
-        return self.beta * power_sum(log_probs, self.power) * matching(logits, log_probs, self.power)
+    def soft(self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"]) -> Float[Tensor, "b"]:
+        return power_sum(log_probs, self.power) * matching(logits, log_probs, self.power)
 
     @classmethod
     def grid(cls) -> "tuple[WTTMWithoutLabels, ...]":

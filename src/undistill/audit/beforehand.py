@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from torch import nn
+
 from undistill.attacks import Attack
 from undistill.blackbox import Access, BlackBox, LocalBlackBox, Queries
 from undistill.errors import InputError
@@ -43,17 +45,12 @@ def _can_use(attack: Attack, access: Access) -> bool:
     return True
 
 
-def misfit(attack: Attack, task: Task, student: str) -> str | None:
-    """Why an attack cannot use a student of that architecture; None if it can.
-
-    Raises:
-        InputError: there is no such student.
-    """
-    network = classifier_for(task, student, seed=0)
+def misfit(attack: Attack, student: nn.Module) -> str | None:
+    """Why an attack cannot use a student; None if it can."""
     while isinstance(base := getattr(attack, "base", None), Attack):  # an attack on recovered answers
         attack = base
     try:
-        attack.dress(network, 0)
+        attack.dress(student, 0)
     except InputError as error:
         return str(error)
     return None
@@ -77,11 +74,11 @@ def check_trainings(
     problems: list[str] = []
     for student in students:
         try:
-            classifier_for(task, student, seed=0)
+            network = classifier_for(task, student, seed=0)
         except InputError as error:
             problems.append(str(error))
             continue
-        problems += [words for attack in attacks if (words := misfit(attack, task, student)) is not None]
+        problems += [words for attack in attacks if (words := misfit(attack, network)) is not None]
     for attack in attacks:
         try:
             plan = queries.plan(

@@ -10,7 +10,7 @@ from undistill.audit.trial import FRESH_VIEWS
 from undistill.blackbox import FULL, Access, Queries
 from undistill.errors import InputError
 from undistill.tasks import TRAINING_IMAGES, QueryData, Task
-from undistill.training import Recipe
+from undistill.training import Recipe, classifier_for
 
 
 def battery(
@@ -39,8 +39,10 @@ def battery(
         (True, False, False)
     """
 
+    networks = [] if task is None else [classifier_for(task, student, seed=0) for student in students]
+
     def can_run(attack: Attack) -> bool:
-        fit = task is None or all(misfit(attack, task, student) is None for student in students)
+        fit = all(misfit(attack, network) is None for network in networks)
         return fit and not refusals([attack], access, data, queries)
 
     kinds = [kind for kind in ATTACKS.values() if slow or not kind.slow]
@@ -118,8 +120,7 @@ class Protocol:
             (0 < self.alpha < 0.5, f"alpha is {self.alpha}, must lie between 0 and 0.5"),
         ]
         problems = [words for holds, words in rules if not holds]
-        every_setting = [attack for grid in self.attacks for attack in grid]
-        problems += refusals(every_setting, self.access, self.data, self.queries)
+        problems += refusals(entries, self.access, self.data, self.queries)
         if problems:
             raise InputError(f"protocol: {'; '.join(problems)}")
 
