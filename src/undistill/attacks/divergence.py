@@ -19,9 +19,7 @@ def kl_divergence(
         >>> kl_divergence(one_hot, torch.tensor([0.5, 0.5]).log()).exp().item()
         2.0
     """
-    held = log_p > -torch.inf
-    gap = torch.where(held, log_p, 0.0) - torch.where(held, log_q, 0.0)
-    return (log_p.exp() * gap).sum(-1)
+    return (log_p.exp() * torch.where(log_p > -torch.inf, log_p - log_q, 0.0)).sum(-1)
 
 
 def soft_loss(

@@ -19,6 +19,7 @@ from undistill.information import temper
 
 KEPT = 0.9  # what a class keeps of its probability, about, before anything is learnt
 ENTRIES = 1 << 24  # of transition matrices that are in memory at once
+CACHED = 1 << 18  # of these, entries that a core keeps close
 SMALLEST = torch.finfo(torch.float32).tiny
 
 Matrices = tuple[Float[Tensor, "classes classes rank"], Float[Tensor, "classes classes rank"], Float[Tensor, "classes"]]
@@ -171,8 +172,52 @@ def transformed(
 
 def _transformed(log_p: Tensor, labels: Tensor, left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     classes, places = labels.unique(return_inverse=True)
-    scores = torch.bmm(left[classes], right[classes].mT)
-    scores.diagonal(dim1=1, dim2=2).add_(scale[classes, None])
-    own = torch.softmax(scores, 2).index_select(0, places)
+    # Rows of one class stand together, so that a class's matrix is read where it is and not copied for each of them.
+    order = places.argsort(stable=True)
+    counts = places.bincount(minlength=len(classes))
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[places[order]]
+    grouped = log_p.new_zeros(len(classes), int(counts.max()), log_p.shape[1])
+    grouped[places, rank] = log_p.exp()
+    mixed = _ThroughMatrices.apply(grouped, left[classes], right[classes], scale[classes])[places, rank]
     # Sums of positive numbers lose no digits outside the log domain, and one exponential of each entry is enough.
-    return torch.bmm(log_p.exp()[:, None], own)[:, 0].clamp_min(SMALLEST).log()
+    return mixed.clamp_min(SMALLEST).log()
+
+
+class _ThroughMatrices(torch.autograd.Function):
+    """p M of each class, with the gradient of U, V and s in closed form: plain autograd took three times as long.
+
+    For m = p M, M = softmax of S by rows and g the gradient of m: that of S is M_ij (sum over rows p_i g_j - c_i),
+    with c_i = sum over rows p_i (M g)_i.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, probs: Tensor, left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+        matrices = probs.new_empty(len(probs), probs.shape[2], probs.shape[2])
+        mixed = torch.empty_like(probs)
+        for few in _parts(probs):
+            scores = torch.bmm(left[few], right[few].mT)
+            scores.diagonal(dim1=1, dim2=2).add_(scale[few, None])
+            torch.bmm(probs[few], torch.softmax(scores, 2, out=matrices[few]), out=mixed[few])
+        ctx.save_for_backward(probs, left, right, matrices)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:  # type: ignore[override]
+        probs, left, right, matrices = ctx.saved_tensors
+        along_left, along_right = left.mT.contiguous(), right.mT.contiguous()  # long rows are four times as fast
+        of_left, of_right = torch.empty_like(along_left), torch.empty_like(along_right)
+        of_scale = torch.empty_like(left[:, :, 0])
+        for few in _parts(probs):
+            along = (probs[few] * torch.bmm(gradient[few], matrices[few].mT)).sum(1)
+            of_scores = torch.baddbmm(along[:, :, None], probs[few].mT, gradient[few], beta=-1).mul_(matrices[few])
+            torch.bmm(along_right[few], of_scores.mT, out=of_left[few])
+            torch.bmm(along_left[few], of_scores, out=of_right[few])
+            of_scale[few] = of_scores.diagonal(dim1=1, dim2=2)
+        return None, of_left.mT, of_right.mT, of_scale.sum(1)
+
+
+def _parts(probs: Tensor) -> list[slice]:
+    """Classes, so many at once that their matrices stay in a core's own cache."""
+    many = max(1, CACHED // probs.shape[2] ** 2)
+    return [slice(first, first + many) for first in range(0, len(probs), many)]

@@ -1,5 +1,6 @@
 """Multi-level logit distillation: two views of each image, five temperatures, three levels; and on z-scores."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from undistill.attacks.base import EXACT_ZEROS, AccessKind, Attack
 from undistill.attacks.checks import check_share, check_temperature, check_weight
-from undistill.attacks.divergence import soft_loss
-from undistill.attacks.lskd import STANDARDISED, standardised_loss
+from undistill.attacks.divergence import kl_divergence
+from undistill.attacks.lskd import STANDARDISED, standardise
 from undistill.errors import InputError
 from undistill.information import temper
 
@@ -21,21 +22,18 @@ PER_CLASS = 0.64  # images per class in the official batches, 64 of 100 classes 
 USUAL_SHARE = 0.5  # what the confidence masks of the official code come to
 
 
-def gram_distances(
-    logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
-) -> Float[Tensor, "b"]:
+def gram_distances(log_q: Float[Tensor, "b classes"], log_p: Float[Tensor, "b classes"]) -> Float[Tensor, "b"]:
     """s ||P P' - Q Q'||^2 / b + s^2 ||P' P - Q' Q||^2 / C of a batch's tempered probabilities, s = 0.64 C / b.
 
     The first part is split by rows, the second the same for every example; the mean is that of the formula. Without
     their factors the first would grow with the number of images per class, and the second with its square.
 
     Args:
-        logits: the student's.
-        log_probs: the answers.
-        temperature: T > 0.
+        log_q: the student's, tempered.
+        log_p: the answers, tempered.
     """
-    count, classes = logits.shape
-    p, q = (temper(values, 1 / temperature).exp() for values in (log_probs, logits))
+    count, classes = log_q.shape
+    p, q = log_p.exp(), log_q.exp()
     between_images = (p @ p.T - q @ q.T).square().sum(1)
     between_classes = (p.T @ p - q.T @ q).square().sum() / classes
     scale = PER_CLASS * classes / count
@@ -106,20 +104,24 @@ class MLKD(Attack):
     def loss(
         self, logits: Float[Tensor, "m classes"], log_probs: Float[Tensor, "v classes"], labels: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        usual, strong = logits.float().split(len(labels))
-        p_usual, p_strong = log_probs.detach().float().split(len(labels))
-        hard = sum(F.cross_entropy(view, labels, reduction="none") for view in (usual, strong))
-        soft = torch.zeros_like(usual[:, 0])
-        for temperature in self.temperatures:
-            levels = self.divergence(usual, p_usual, temperature) + gram_distances(usual, p_usual, temperature)
-            soft = soft + USUAL_SHARE * levels + self.divergence(strong, p_strong, temperature)
+        count = len(labels)
+        logits, log_probs = logits.float(), log_probs.detach().float()
+        hard = F.cross_entropy(logits, labels.repeat(2), reduction="none").view(2, count).sum(0)
+        seen, said = self.scores(logits), self.scores(log_probs)
+        soft = torch.zeros_like(hard)
+        for temperature, times in Counter(self.temperatures).items():
+            power = 1 / temperature
+            log_q, log_p = temper(seen, power), temper(said, power)
+            usual, strong = (temperature**2 * kl_divergence(log_p, log_q)).split(count)
+            if seen is not logits:
+                log_q, log_p = temper(logits[:count], power), temper(log_probs[:count], power)
+            gram = gram_distances(log_q[:count], log_p[:count])
+            soft = soft + times * (USUAL_SHARE * (usual + gram) + strong)
         return self.hard * hard + self.weight * soft
 
-    def divergence(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
-    ) -> Float[Tensor, "b"]:
-        """The instance level, with its factor T^2."""
-        return soft_loss(logits, log_probs, temperature)
+    def scores(self, values: Float[Tensor, "m classes"]) -> Float[Tensor, "m classes"]:
+        """What the divergences see of logits and answers, in float32: here both as they are."""
+        return values
 
     @classmethod
     def grid(cls) -> "tuple[MLKD, ...]":
@@ -160,10 +162,8 @@ class LSKDWithMLKD(MLKD):
     temperatures: tuple[float, ...] = (2.0, 3.0, 5.0, 2.0, 6.0)
     weight: float = 9.0
 
-    def divergence(
-        self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], temperature: float
-    ) -> Float[Tensor, "b"]:
-        return standardised_loss(logits, log_probs, temperature)
+    def scores(self, values: Float[Tensor, "m classes"]) -> Float[Tensor, "m classes"]:
+        return standardise(values)
 
     @classmethod
     def grid(cls) -> "tuple[LSKDWithMLKD, ...]":
