@@ -24,3 +24,13 @@ def test_the_page_shows_the_recorded_numbers(teacher):
         spectrum = audit["teacher"]["spectrum"][split]
         tail = [spectrum["residual_T4"], spectrum["residual_T20"], spectrum["within_class_variance"] / 2]
         assert " | ".join(f"{number:.3g}" for number in (spectrum["supremum"], *tail)) in page
+
+
+def test_the_page_shows_the_recorded_teachers():
+    held = json.loads((DOCS / "results" / "cifar100-20-teachers.json").read_text())["teachers"]
+    page = (DOCS / "results-cifar100.md").read_text()
+    for defence in ("ce", "cmim"):
+        teachers = [teacher for teacher in held if teacher["defence"] == defence]
+        both = [f"{t['validation_accuracy']:.2f}, {t['test_accuracy']:.2f}" for t in teachers]
+        mean = sum(teacher["test_accuracy"] for teacher in teachers) / len(teachers)
+        assert f"| {' | '.join(both)} | {mean:.2f} |" in page
