@@ -1,6 +1,7 @@
 """What an attack adds to a student's step."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -8,8 +9,13 @@ from benchmarks.cmim_step import percent
 from benchmarks.material import TINY_RATE, Trainee, random_task
 from benchmarks.timing import Figure, quotients, stopwatch, take_turns
 from undistill.attacks import ATTACKS, Attack
+from undistill.attacks.recovery import Recovery
+from undistill.blackbox import TopK
 from undistill.defences.training import CrossEntropy
 from undistill.training import FromLabels, Recipe
+
+SERVED = 5  # classes that the black box of a recovery attack serves
+BATCHES_PER_VIEW = 50  # a recovery attack makes its answers anew for each view
 
 
 def attack_step(
@@ -18,25 +24,40 @@ def attack_step(
     """Cost of each attack's loss, forward and backward to the logits, as a share of the student's own step.
 
     The own step is forward, backward and optimiser under cross entropy, without data; answers are at hand. An attack
-    that shows the student two views, or gives it exits, changes the step itself: its loss is counted here, its images
-    and exits are not.
+    with two views is measured against a step on as many images. Exits that an attack gives to the student change the
+    step itself, and are not counted. A recovery attack's loss is its base's, and its share of recovering a view's
+    answers from the five largest is added.
     """
-    task = random_task(max(2 * batch_size, 2 * classes), classes)
-    trainee = Trainee(student, task, Recipe(batch_size=batch_size, learning_rate=TINY_RATE))
+    task = random_task(max(4 * batch_size, 4 * classes), classes)
     ce = FromLabels(CrossEntropy().loss(num_classes=classes, steps=1000))
 
-    def own_step() -> float:
-        parts = trainee.step(ce)
-        return sum(parts[part] for part in ("forward", "backward", "optimiser"))
+    def own_step(views: int) -> Callable[[], float]:
+        trainee = Trainee(student, task, Recipe(batch_size=views * batch_size, learning_rate=TINY_RATE))
+        return lambda: sum(trainee.step(ce)[part] for part in ("forward", "backward", "optimiser"))
 
-    attacks = {name: kind() for name, kind in ATTACKS.items() if not kind.slow and not hasattr(kind, "base")}
+    attacks = {name: kind() for name, kind in ATTACKS.items() if not kind.slow}
+    turns = {f"{views} views": own_step(views) for views in (1, 2)}
     seconds = take_turns(
-        {"own step": own_step, **{name: loss_alone(attack, classes, batch_size) for name, attack in attacks.items()}},
+        turns | {name: loss_of(attack, classes, batch_size) for name, attack in attacks.items()},
         repeats=repeats,
         warmups=3,
     )
-    own = seconds.pop("own step")
-    return [Figure(name, "% of a step", percent(quotients(values, own)), at_most=5) for name, values in seconds.items()]
+    return [
+        Figure(name, "% of a step", percent(quotients(seconds[name], seconds[f"{attack.views} views"])), at_most=5)
+        for name, attack in attacks.items()
+    ]
+
+
+def loss_of(attack: Attack, classes: int, batch_size: int) -> Callable[[], float]:
+    """What an attack adds to a step."""
+    if not isinstance(attack, Recovery):
+        return loss_alone(attack, classes, batch_size)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.log_softmax(3 * torch.randn(BATCHES_PER_VIEW * batch_size, classes, generator=generator), 1)
+    full = attack.draw(rows, seed=0)
+    recover = attack.inverse(full, TopK(SERVED).apply(full), seed=0)
+    loss, recovery = loss_alone(attack.base, classes, batch_size), stopwatch(partial(recover, TopK(SERVED).apply(rows)))
+    return lambda: loss() + recovery() / BATCHES_PER_VIEW
 
 
 def loss_alone(attack: Attack, classes: int, batch_size: int) -> Callable[[], float]:
@@ -45,7 +66,9 @@ def loss_alone(attack: Attack, classes: int, batch_size: int) -> Callable[[], fl
     rows = attack.views * batch_size
     log_probs = torch.log_softmax(3 * torch.randn(rows, classes, generator=generator), 1)
     logits = torch.randn(attack.blocks * batch_size, classes, generator=generator).requires_grad_()
-    labels = torch.arange(batch_size) % classes
+    labels = torch.randint(
+        classes, (batch_size,), generator=generator
+    )  # as in a shuffled batch: some twice, some not at all
     log_probs = attack.prepare(log_probs, labels.repeat(attack.views))
     loss = attack.start(classes, seed=0)
     loss.begin_epoch(9, 10)

@@ -16,6 +16,7 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # an array shape such as "n *shape" would be read as markup
 
 html_theme = "furo"
 html_title = "undistill"

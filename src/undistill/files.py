@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -45,6 +46,15 @@ def _umask() -> int:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically. NaN and infinities are refused."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def json_number(value: int | float) -> int | float | None:
+    """A number as JSON holds it: null where it is not finite.
+
+    >>> json_number(0.5), json_number(float("inf")), json_number(float("nan"))
+    (0.5, None, None)
+    """
+    return value if math.isfinite(value) else None
 
 
 def content_hash(value: Any) -> str:

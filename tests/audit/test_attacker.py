@@ -18,11 +18,13 @@ from undistill.blackbox import (
     Queries,
     TopK,
 )
+from undistill.blackbox.box import QUERY_BATCH
 from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
 from undistill.tasks import FreshImages, OtherImages, TrainingImages, load_task
 from undistill.training import Recipe, train_teacher
+from undistill.utility.serving import REPETITIONS
 
 RUN = importlib.import_module("undistill.audit.run")
 
@@ -128,6 +130,7 @@ def test_an_attacker_who_asks_less(task, protocol, teachers, counting_box, tmp_p
     assert words in found()["threat_card"]["queries"]
     assert found()["protocol"]["queries"] == {"mode": queries.mode, "views": queries.views, "budget": queries.budget}
     own = 4 * CHECKED_IMAGES + 2 * len(task.test) + len(task.train) + len(task.test)
+    own += (1 + REPETITIONS) * QUERY_BATCH  # of the serving time
     views = asked if queries.mode == "clean" else 2 * asked  # clean images are the same for both seeds
     assert counting_box.asked == views + own
 

@@ -48,7 +48,7 @@ def test_a_knockoff_is_the_audits_and_a_model_like_any_other(task, teachers, tmp
     assert (said["agreement"], said["validation_accuracy"]) == (outcome["agreement"], outcome["validation_accuracy"])
     assert said["queries"] == {"mode": "cached-views", "views": 1, "budget": None, "asked": 75}
     assert said["attack"]["name"] == "kd"
-    assert said["teacher"] == {"name": "ce", "fingerprint": box.fingerprint}
+    assert said["teacher"] == {"name": "ce", "fingerprint": box.fingerprint, "output_defences": []}
     assert (said["access"], said["data"]["name"], said["seed"]) == ("top-k:2", "train:0.5", 3)
     assert said["task_fingerprint"] == task.fingerprint
     assert said["recipe"]["epochs"] == 2

@@ -25,6 +25,8 @@ from undistill.training import Recipe
         ({"placebo_smoothings": (-0.1,)}, r"must lie in \[0, 1\)"),
         ({"seeds": 1}, "seeds is 1, must be at least 2"),
         ({"tuning_seeds": 0}, "tuning_seeds is 0, must be at least 1"),
+        ({"first_seed": -1}, "first_seed is -1, must be 0 to"),
+        ({"first_seed": 999_998}, "first_seed is 999998, must be 0 to 1,000,000 less the number of seeds"),
         ({"margin": 0.0}, "margin is 0.0, must be finite and above 0 points"),
         ({"margin": math.inf}, "margin is inf"),
         ({"margin": math.nan}, "margin is nan"),
@@ -45,3 +47,9 @@ def test_settings_are_never_chosen_on_seeds_of_the_test():
     protocol = Protocol(("mlp-4",), Recipe(), seeds=500, tuning_seeds=500)
     assert not set(protocol.judged_seeds) & set(protocol.chosen_seeds)
     assert len(protocol.judged_seeds) == len(protocol.chosen_seeds) == 500
+
+
+def test_another_first_seed_gives_other_students():
+    first, second = (Protocol(("mlp-4",), Recipe(), seeds=3, first_seed=start) for start in (0, 3))
+    assert first.judged_seeds + second.judged_seeds == (0, 1, 2, 3, 4, 5)
+    assert first.chosen_seeds == second.chosen_seeds

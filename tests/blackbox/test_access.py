@@ -130,7 +130,7 @@ def test_a_limited_box_is_another_box(teacher, probe, policy):
     whole = LocalBlackBox("t", teacher())
     box = LimitedBlackBox(whole, policy)
     assert torch.equal(box.log_probs(probe), policy.apply(whole.log_probs(probe)))
-    assert torch.equal(box.limit(rows(1)), policy.apply(rows(1)))
+    assert torch.equal(box.limit(rows(1), probe[:12]), policy.apply(rows(1)))
     assert (box.name, box.access, box.policy, box.unlimited) == ("t", policy.kind, policy, whole)
     assert pickle.loads(pickle.dumps(box)).fingerprint == box.fingerprint
     prints = {LimitedBlackBox(whole, other).fingerprint for other in POLICIES} | {whole.fingerprint}
@@ -148,7 +148,7 @@ def test_answers_of_a_limited_box_are_checked_by_what_is_allowed(teacher, digits
 def test_a_limit_on_a_limit_knows_both(teacher, probe):
     box = LimitedBlackBox(LimitedBlackBox(LocalBlackBox("t", teacher()), TopK(3)), LabelAccess())
     log_probs = rows(2)
-    assert torch.equal(box.limit(log_probs), LabelAccess().apply(TopK(3).apply(log_probs)))
+    assert torch.equal(box.limit(log_probs, probe[:12]), LabelAccess().apply(TopK(3).apply(log_probs)))
     assert isinstance(box.unlimited, LocalBlackBox)
 
 

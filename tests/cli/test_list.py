@@ -4,11 +4,12 @@ import pytest
 
 from undistill.attacks import ACCESS_KINDS, AS_RELEASED, ATTACKS
 from undistill.cli.methods import NAMED_ATTACKS
+from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.defences.training import DEFENCES
 from undistill.models import MODELS
 from undistill.tasks import TASKS
 
-REGISTRIES = {"tasks": TASKS, "models": MODELS, "attacks": NAMED_ATTACKS, "defences": DEFENCES}
+REGISTRIES = {"tasks": TASKS, "models": MODELS, "attacks": NAMED_ATTACKS, "defences": DEFENCES | OUTPUT_DEFENCES}
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
@@ -57,3 +58,17 @@ def test_every_attack_gives_the_same_facts(run):
         assert all(setting.keys() == entry["settings"].keys() for setting in entry["grid"])
         for value in entry["settings"].values():
             assert not isinstance(value, dict) or value["name"] in NAMED_ATTACKS
+
+
+def test_defences_say_of_which_kind_they_are_and_what_they_keep(run):
+    listed = {entry["name"]: entry for entry in json.loads(run("list", "defences", "--json").out)}
+    assert len(listed) == len(DEFENCES) + len(OUTPUT_DEFENCES), "no two share a name"
+    assert {entry["kind"] for entry in listed.values()} == {"training", "output"}
+    assert all(entry["source"] for entry in listed.values())
+    for name in OUTPUT_DEFENCES:
+        entry = listed[name]
+        assert {type(entry[claim]) for claim in ("keeps_top1", "idempotent", "sums_to_1", "learns")} == {bool}
+        assert entry["serves"] in ACCESS_KINDS
+    assert (listed["top-k"]["keeps_top1"], listed["rounding"]["keeps_top1"]) == (True, False)
+    assert listed["top-k"]["settings"] == {"k": 2, "renormalised": True}
+    assert "output: k=2, renormalised=True" in run("list", "defences").out

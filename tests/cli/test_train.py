@@ -99,6 +99,12 @@ def test_a_file_of_options_that_is_wrong_is_refused(refused, tmp_path, file, tex
         (["--defence", "cmim:weight=nan"], "got nan"),
         (["--defence", "cmim:powers=0.5:0"], "powers must be finite numbers above 0"),
         (["--defence", "label-smoothing:smoothing=1"], "smoothing must lie in [0, 1), got 1.0"),
+        (["--defence", "nasty:weight=-1"], "weight must be a finite number of at least 0, got -1.0"),
+        (["--defence", "nasty:direction=x"], "unknown direction 'x'. (known: nasty-to-normal, normal-to-nasty)"),
+        (["--defence", "ast:kept=11"], "kept is 11, but there are 10 classes; keep at most as many"),
+        (["--defence", "mcmi:epochs=2"], "epochs is a share of the recipe's and must lie in (0, 1], got 2.0"),
+        (["--start", "nowhere"], "nowhere is not a checkpoint"),
+        (["--normal", "nowhere"], "nowhere is not a checkpoint"),
         (["--epochs", "0"], "epochs is 0, must be at least 1"),
         (["--learning-rate", "-1"], "learning_rate is -1.0"),
         (["--classes", "11"], "classes is 11, but must be 2 to 10"),
@@ -113,6 +119,52 @@ def test_bad_input_is_one_sentence(refused, tmp_path, tokens, words):
     )
     assert words in refused("train", *[word for pair in given.items() for word in pair], "--out", tmp_path / "teacher")
     assert not (tmp_path / "teacher").exists()
+
+
+def test_a_defence_trains_the_networks_it_needs(run, tmp_path):
+    words = ["train", *TINY, "--epochs", "2", "--defence", "nasty", "--out", tmp_path / "nasty"]
+    status, out, err = run(*words)
+    assert status == 0
+    assert err.index("mlp-4 with ce: epoch 2/2") < err.index("mlp-4 with nasty: epoch 2/2")
+    normal = load_checkpoint(tmp_path / "nasty.normal").provenance
+    lines = out.splitlines()
+    assert lines[0].startswith(f"normal teacher (trained first, kept in {tmp_path / 'nasty.normal'}): validation")
+    assert f"test accuracy {normal['test_accuracy']:.2f}%" in lines[0]
+    assert lines[1].startswith("mlp-4 with nasty on digits")
+    assert "ecome nasty: its answers lie" in lines[2]
+    assert len(lines) == 3
+    assert run(*words)[:2] == (0, out)
+    given = run(*words[:-1], tmp_path / "other", "--normal", tmp_path / "nasty.normal")
+    assert given.out.startswith("normal teacher (given): ")
+    assert not (tmp_path / "other.normal").exists()
+
+
+def test_fine_tuning_takes_the_architecture_of_its_start(run, refused, teacher, tmp_path):
+    words = ["train", "--task", "digits", "--classes", "3", "--batch-size", "25", "--epochs", "1", "--start", teacher]
+    status, out, _ = run(*words, "--defence", "cmim", "--out", tmp_path / "tuned")
+    assert status == 0
+    assert f"mlp-4 with cmim on digits, started from {teacher}: " in out
+    assert load_checkpoint(tmp_path / "tuned").architecture == "mlp-4"
+    sentence = refused(*words, "--model", "mlp-8", "--out", tmp_path / "x")
+    assert f"{teacher} cannot be the start of this training: it is a 'mlp-4', not a 'mlp-8'" in sentence
+    sentence = refused(*["4" if word == "3" else word for word in words], "--out", tmp_path / "x")
+    assert "it knows 3 classes ('0', '1', '2'), not 4 classes ('0', '1', '2', ...)" in sentence
+    sentence = refused(*words, "--defence", "mcmi", "--out", tmp_path / "x")
+    assert "mcmi starts from its normal teacher" in sentence
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_collapse_is_said_as_it_happens_and_in_the_end(run, tmp_path):
+    words = ["train", *TINY, "--epochs", "4", "--learning-rate", "0.3"]
+    assert run(*words, "--out", tmp_path / "ce").status == 0
+    watched = [*words, "--normal", tmp_path / "ce", "--out", tmp_path / "broken"]
+    _, out, err = run(*watched, "--defence", "nasty:weight=50")
+    assert "mlp-4 with nasty: collapse: after epoch" in err
+    assert "collapse: after" in out
+    assert "under half of that of the normal teacher after the same epoch, the last one among them" in out
+    _, out, err = run(*words, "--defence", "cmim", "--out", tmp_path / "alone")
+    assert "not watched for a collapse, for no normal teacher is known: add --normal CHECKPOINT" in out
+    assert "collapse" not in err
 
 
 def test_a_loss_that_breaks_is_one_sentence(refused, tmp_path):

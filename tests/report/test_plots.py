@@ -4,9 +4,15 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
+from undistill.blackbox import LocalBlackBox
+from undistill.defences.training import CMIM, CrossEntropy
 from undistill.errors import InputError, MissingExtraError
 from undistill.information import spectrum_compute, spectrum_update
-from undistill.report import plot_spectra
+from undistill.models import make_classifier
+from undistill.report import plot_spectra, plot_trade_off
+from undistill.settings import settings_of
+from undistill.tasks import load_task
+from undistill.utility import compare, plan_comparison
 
 
 def spectrum(scale=1.0):
@@ -64,3 +70,54 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("undistill.errors.importlib.import_module", missing)
     with pytest.raises(MissingExtraError, match=r"pip install 'undistill\[plot\]'"):
         plot_spectra({"ce": spectrum()}, tmp_path / "spectrum.png")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("digits", classes=3)
+
+
+@pytest.fixture(scope="module")
+def compared(task):
+    """Makes a comparison of untrained teachers, which say that they were trained with CMIM of these weights."""
+
+    def make(weights, seeds=2, against=True):
+        def teacher(name, defence, seed):
+            classifier = make_classifier(
+                "mlp-4", class_names=task.class_names, input_shape=(1, 8, 8), mean=(0.3,), std=(0.3,), seed=seed
+            )
+            classifier.provenance = {"defence": {"name": defence.name, **settings_of(defence)}, "seed": seed}
+            with torch.no_grad():
+                classifier.net[-1].bias += 0.01 * len(name)
+            return LocalBlackBox(name, classifier)
+
+        boxes = [
+            teacher("x" * place, CMIM(weight=weight), seed)
+            for place, weight in enumerate(weights)
+            for seed in range(seeds)
+        ]
+        plain = [teacher("plain", CrossEntropy(), seed) for seed in range(seeds)] if against else []
+        return compare(plan_comparison([*boxes, *plain]), task)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("weights", "seeds", "against"), [((0.3, 1.0), 2, True), ((0.0, 1.0), 1, False), ((1.0, 10.0, 0.0), 1, True)]
+)
+def test_a_trade_off_is_drawn(compared, tmp_path, weights, seeds, against):
+    path = tmp_path / "new" / "trade-off.svg"
+    plot_trade_off(compared(weights, seeds, against), path)
+    found = texts(path)
+    assert {"test accuracy (%)", "ECE", "AUROC of confidence", "sup CMI (nats)", "weight", "cmim"} <= found
+    assert ("ce" in found) == against
+
+
+def test_without_two_weights_there_is_no_trade_off(compared, tmp_path):
+    with pytest.raises(
+        InputError, match="no two teachers differ by their defence's weight only; name teachers that do"
+    ):
+        plot_trade_off(compared((1.0,)), tmp_path / "trade-off.svg")
+    with pytest.raises(InputError, match=r"'trade-off\.jpg' must end in one of"):
+        plot_trade_off(compared((0.3, 1.0)), tmp_path / "trade-off.jpg")
+    assert list(tmp_path.iterdir()) == []

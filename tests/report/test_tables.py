@@ -1,4 +1,5 @@
 import io
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,11 +7,12 @@ import torch
 from rich.console import Console
 
 from undistill.attacks import KD, KDWithoutLabels
-from undistill.audit import Accuracies, Audit, Measured, Outcome, Protocol, TeacherFacts, judge
+from undistill.audit import Accuracies, Audit, Measured, Outcome, Protocol, Undefended, judge
 from undistill.information import spectrum_compute, spectrum_update
-from undistill.report import audit_table, flag_lines, spectrum_table
+from undistill.report import audit_table, cost_line, flag_lines, spectrum_table
 from undistill.tasks import load_task
 from undistill.training import Recipe
+from undistill.utility import Quality, ServingTime, TeacherFacts, Utility
 
 STUDENTS = ("cnn1d-small", "mlp-128-64-32")
 
@@ -24,6 +26,9 @@ def spectrum():
 @pytest.fixture(scope="module")
 def make(spectrum):
     task = load_task("digits", classes=3)
+    serving = ServingTime(0.25, 64, 7, "cpu", 1, "2.6")
+    utility = Utility(Quality(200, 97.5, math.inf, 2, 0.0123, 0.05, math.nan, 0.004), serving, 12.0)
+    undefended = Utility(Quality(200, 96.5, 0.25, 0, 0.0234, 0.06, 0.9, 0.005), serving, 6.0)
 
     def audit(name="ce", leaks=(5.0, 5.1, 4.9), level=90.0, students=("mlp-4",), weak=False, flags=None):
         control = Accuracies("smoothing=0.1", (level,) * 3, level)
@@ -38,9 +43,9 @@ def make(spectrum):
             alpha=0.025,
             weak=frozenset(names if weak else ()),
         )
-        facts = TeacherFacts(name, "f" * 64, 97.5, 99.0, spectrum, spectrum)
+        facts = TeacherFacts(name, "f" * 64, 99.0, spectrum, spectrum, utility)
         protocol = Protocol(students, Recipe(), ((KD(),), (KDWithoutLabels(),)), seeds=3)
-        return Audit(task, facts, ("ce", 97.5), protocol, cells)
+        return Audit(task, facts, Undefended("ce", undefended), protocol, cells)
 
     return audit
 
@@ -57,6 +62,16 @@ def test_what_knockoffs_noted_is_said_in_a_line(make):
         "ce, kd with mlp-4: temperature collapsed in 2 of 3 knockoffs",
         "ce, kd-no-labels with mlp-4: temperature collapsed in 2 of 3 knockoffs",
     ]
+
+
+def test_what_protection_costs_is_said_in_a_line(make):
+    audit = make(name="cmim")
+    assert cost_line(audit) == (
+        "Utility of cmim (in brackets: ce, undefended): accuracy 97.50 (96.50), NLL inf (0.2500), ECE 0.0123 (0.0234), "
+        "Brier 0.0500 (0.0600), AUROC of confidence undefined (0.9000), AURC 0.0040 (0.0050)."
+    )
+    itself = replace(audit, undefended=Undefended("cmim", audit.teacher.utility))
+    assert cost_line(itself).startswith("Utility of cmim: accuracy 97.50, NLL inf, ECE 0.0123,")
 
 
 def test_a_row_holds_the_numbers_of_a_cell(make):

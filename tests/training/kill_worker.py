@@ -80,7 +80,7 @@ def run_child(folder, kind, number):
     if child == 0:
         os.close(reading)
         arm(kind, number)
-        train(folder, lambda done: Telling(writing))
+        train(folder, lambda title, recipe, images: lambda done: Telling(writing))
         os._exit(0)
     os.close(writing)
     steps = 0

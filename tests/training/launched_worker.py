@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from undistill.defences.training import CMIM
+from undistill.defences.training import CMIM, AdversarialSparse
 from undistill.errors import InputError
 from undistill.models import make_classifier
 from undistill.tasks import load_task
@@ -41,6 +41,10 @@ def main(folder):
     outcome["teacher"], outcome["provenance"] = teacher.state_dict(), teacher.provenance
     again = train_teacher(digits, "cnn", DEFENCE, RECIPE, seed=1, folder=folder / "teacher")
     outcome["again"] = again.state_dict()
+    sparse = AdversarialSparse(iterations=1)  # needs a normal teacher, and images that are made once
+    outcome["sparse"] = train_teacher(
+        digits, "mlp-8", sparse, RECIPE, seed=1, folder=folder / "sparse" / "teacher"
+    ).state_dict()
     try:
         train_teacher(digits, "mlp-8", DEFENCE, Recipe(batch_size=51), seed=1, folder=folder / "odd")
     except InputError as error:

@@ -49,7 +49,7 @@ def test_they_train_together(ranks):
     assert [(outcome["rank"], outcome["world"]) for outcome in outcomes] == [(0, 2), (1, 2)]
 
 
-@pytest.mark.parametrize("part", ["model", "objective", "teacher", "again"])
+@pytest.mark.parametrize("part", ["model", "objective", "teacher", "again", "sparse"])
 def test_both_agree(ranks, part):
     _, (first, second) = ranks
     assert first[part].keys() == second[part].keys()
@@ -82,7 +82,8 @@ def test_records_are_those_of_the_whole_batch(ranks, alone):
 
 def test_one_checkpoint_is_saved(ranks):
     folder, (first, _) = ranks
-    assert sorted(path.name for path in folder.iterdir()) == ["rank0.pt", "rank1.pt", "teacher"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rank0.pt", "rank1.pt", "sparse", "teacher"]
+    assert sorted(path.name for path in (folder / "sparse").iterdir()) == ["teacher", "teacher.normal"]
     teacher = load_checkpoint(folder / "teacher")
     for name, tensor in teacher.state_dict().items():
         assert torch.equal(tensor, first["teacher"][name]), name

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from undistill.attacks.base import EXACT_ZEROS, AccessKind, Attack, AttackLoss
@@ -203,7 +204,8 @@ class _ThroughMatrices(torch.autograd.Function):
         return mixed
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         probs, left, right, matrices = ctx.saved_tensors
         along_left, along_right = left.mT.contiguous(), right.mT.contiguous()  # long rows are four times as fast
         of_left, of_right = torch.empty_like(along_left), torch.empty_like(along_right)

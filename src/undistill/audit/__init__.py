@@ -5,7 +5,7 @@ from undistill.audit.execution import count_workers
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
 from undistill.audit.protocol import Protocol, battery
-from undistill.audit.result import SCHEMA, Audit, TeacherFacts, spectrum_json
+from undistill.audit.result import SCHEMA, Audit, Undefended
 from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial, run_trial
@@ -22,8 +22,8 @@ __all__ = [
     "Protocol",
     "SilentWatcher",
     "Store",
-    "TeacherFacts",
     "Trial",
+    "Undefended",
     "Verdict",
     "Watcher",
     "audit",
@@ -34,7 +34,6 @@ __all__ = [
     "count_workers",
     "judge",
     "run_trial",
-    "spectrum_json",
     "train_knockoff",
     "verdict_of",
 ]

@@ -37,6 +37,20 @@ def refusals(attacks: Iterable[Attack], access: Access, data: QueryData, queries
     ]
 
 
+def check_answers(box: BlackBox, attacks: Sequence[Attack]) -> None:
+    """Refuse attacks to which a teacher's output defences leave nothing.
+
+    Raises:
+        InputError: the teacher, the form of its answers, and the attacks.
+    """
+    refused = dict.fromkeys(attack.name for attack in attacks if not _can_use(attack, box.policy))
+    if refused:
+        raise InputError(
+            f"teacher {box.name!r} serves {box.policy.sentence}, which leaves nothing to {', '.join(refused)}; leave "
+            "these attacks out"
+        )
+
+
 def _can_use(attack: Attack, access: Access) -> bool:
     try:
         attack.check_access(access.kind)
@@ -106,7 +120,7 @@ def check_split(box: BlackBox, task: Task) -> None:
     Raises:
         InputError: the split that it names is another one.
     """
-    whole = box.unlimited
+    whole = box.undefended
     made = whole.classifier.provenance if isinstance(whole, LocalBlackBox) else {}
     trained = made.get("task")  # any JSON: a provenance may be the user's own
     if (

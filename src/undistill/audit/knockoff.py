@@ -5,10 +5,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from undistill.attacks import Attack
-from undistill.audit.beforehand import check_split, check_trainings, refusals
-from undistill.audit.run import PROBE_IMAGES, SilentWatcher, TeacherLike, Watcher
+from undistill.audit.beforehand import check_answers, check_split, check_trainings, refusals
+from undistill.audit.run import SilentWatcher, Watcher
 from undistill.audit.trial import FRESH_VIEWS, Trial, describe_attack, train_student
-from undistill.blackbox import CHECKED_IMAGES, FULL, Access, AnswerCache, Queries, check_black_box, open_black_box
+from undistill.blackbox import (
+    CHECKED_IMAGES,
+    FULL,
+    PROBE_IMAGES,
+    Access,
+    AnswerCache,
+    Queries,
+    TeacherLike,
+    check_black_box,
+    open_black_box,
+)
 from undistill.errors import InputError
 from undistill.models import Classifier, load_checkpoint, save_checkpoint
 from undistill.settings import settings_of
@@ -96,6 +106,7 @@ def train_knockoff(
         name=name,
         trust_import_path=trust_import_path,
     )
+    check_answers(box, [attack])
     trial = Trial(attackers.fingerprint, student, recipe, seed, attack, teacher=box.fingerprint, queries=queries)
     scratch = out.with_name(f"{out.name}.training")
     if out.exists():
@@ -116,7 +127,11 @@ def train_knockoff(
     )
     knockoff.provenance = {
         "attack": describe_attack(attack),
-        "teacher": {"name": box.name, "fingerprint": box.fingerprint},
+        "teacher": {
+            "name": box.name,
+            "fingerprint": box.fingerprint,
+            "output_defences": list(box.defences),
+        },
         "task": task.source,
         "task_fingerprint": task.fingerprint,
         "access": str(access),

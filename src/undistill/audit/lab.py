@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from undistill.attacks import AccessKind, Answers, Attack, Lab
 from undistill.blackbox import AnswerCache, BlackBox, Page, Queries, page_images
+from undistill.blackbox.box import QUERY_BATCH
 from undistill.errors import InputError
 from undistill.models import Classifier
 from undistill.tasks import Task
@@ -94,7 +95,14 @@ class AuditLab(Lab):
         return self._cache.get(self._box, self.task, page)
 
     def limit(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        return log_probs if self._box is None else self._box.limit(log_probs)
+        """The rows belong to no image, so the attacker's images are taken in turn: an output defence that reads them,
+        such as one with a key, is then known in all but what it does to an image in question."""
+        if self._box is None:
+            return log_probs
+        images = self.task.train.images
+        parts = torch.arange(len(log_probs)).split(QUERY_BATCH)
+        shown = (images[rows % len(images)].float().div_(255) for rows in parts)
+        return torch.cat([self._box.limit(log_probs[rows], some) for rows, some in zip(parts, shown, strict=True)])
 
     def ask(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         if self._box is None:

@@ -66,6 +66,7 @@ class Protocol:
         placebo_smoothings: smoothing of the one-hot labels that stand in for a teacher; tried with each setting of
             an attack's grid.
         seeds: paired seeds on which cells are judged.
+        first_seed: the first of them; another one repeats an audit with other students.
         tuning_seeds: seeds on which settings are chosen.
         margin: largest leak, in points of accuracy, that still counts as none.
         alpha: error rate of each one-sided decision; 0.025 is a two-sided 95% interval.
@@ -89,6 +90,7 @@ class Protocol:
     smoothings: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
     placebo_smoothings: tuple[float, ...] = (0.01, 0.1, 0.3)
     seeds: int = 5
+    first_seed: int = field(default=0, kw_only=True)
     tuning_seeds: int = 1
     margin: float = 0.5
     alpha: float = 0.025
@@ -115,6 +117,11 @@ class Protocol:
                 f"smoothings are {self.smoothings} and {self.placebo_smoothings}, must lie in [0, 1)",
             ),
             (self.seeds >= 2, f"seeds is {self.seeds}, must be at least 2 (an interval needs two)"),
+            (
+                0 <= self.first_seed <= TUNING_SEED - self.seeds,
+                f"first_seed is {self.first_seed}, must be 0 to {TUNING_SEED:,} less the number of seeds (settings are "
+                "chosen on those above)",
+            ),
             (self.tuning_seeds >= 1, f"tuning_seeds is {self.tuning_seeds}, must be at least 1"),
             (0 < self.margin < math.inf, f"margin is {self.margin}, must be finite and above 0 points"),
             (0 < self.alpha < 0.5, f"alpha is {self.alpha}, must lie between 0 and 0.5"),
@@ -126,8 +133,8 @@ class Protocol:
 
     @property
     def judged_seeds(self) -> tuple[int, ...]:
-        """Seeds of the test: 0, 1, ..."""
-        return tuple(range(self.seeds))
+        """Seeds of the test: 0, 1, ..., unless another is the first."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     @property
     def chosen_seeds(self) -> tuple[int, ...]:

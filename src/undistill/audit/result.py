@@ -1,38 +1,34 @@
 """What an audit found: an object, and the same as JSON."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from undistill.audit.judgement import Accuracies, Cell, Outcome, Verdict, verdict_of
 from undistill.audit.protocol import Protocol
 from undistill.audit.trial import describe_attack
-from undistill.information import Spectrum
 from undistill.settings import settings_of
 from undistill.tasks import Task
+from undistill.utility import TeacherFacts, Utility
 
 SCHEMA = "undistill.audit/1"
 
 
 @dataclass(frozen=True)
-class TeacherFacts:
-    """The audited black box, measured on clean images, as the attacker sees it: through the protocol's access.
+class Undefended:
+    """The teacher that shows which attacks work at all.
 
     Args:
         name: what the user calls it.
-        fingerprint: of its weights or answers.
-        accuracy: on the test split, in percent.
-        train_accuracy: on the training split, in percent.
-        test: spectrum of its answers on the test split.
-        train: spectrum of its answers on the training split.
+        utility: what it is worth: what a defence costs is the difference.
     """
 
     name: str
-    fingerprint: str
-    accuracy: float
-    train_accuracy: float
-    test: Spectrum
-    train: Spectrum
+    utility: Utility
+
+    @property
+    def accuracy(self) -> float:
+        """On the test split, in percent."""
+        return self.utility.quality.accuracy
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,15 @@ class Audit:
 
     Args:
         task: the data.
-        teacher: the black box.
-        undefended: name and test accuracy of the undefended teacher that shows which attacks work at all.
+        teacher: the audited black box, as the attacker sees it: through the protocol's access.
+        undefended: the teacher that shows which attacks work at all, seen in the same way.
         protocol: what was done.
         cells: one per attack and student.
     """
 
     task: Task
     teacher: TeacherFacts
-    undefended: tuple[str, float]
+    undefended: Undefended
     protocol: Protocol
     cells: tuple[Cell, ...]
 
@@ -95,7 +91,9 @@ class Audit:
     def threat_card(self) -> dict[str, Any]:
         """What the attacker was given. The claim holds for this attacker alone."""
         return {
-            "access": self.protocol.access.sentence,
+            "access": self.protocol.access.sentence
+            + (", as the output defences serve them" if self.teacher.output_defences else ""),
+            "output_defences": [defence["words"] for defence in self.teacher.output_defences],
             "data": self.protocol.data.sentence,
             "labels": _labels_sentence(self.protocol),
             "queries": _queries_sentence(self.protocol),
@@ -117,14 +115,12 @@ class Audit:
                 "test": len(self.task.test),
                 "fresh": 0 if self.task.fresh is None else len(self.task.fresh),
             },
-            "teacher": {
-                "name": self.teacher.name,
-                "fingerprint": self.teacher.fingerprint,
-                "accuracy": self.teacher.accuracy,
-                "train_accuracy": self.teacher.train_accuracy,
-                "spectrum": {"train": spectrum_json(self.teacher.train), "test": spectrum_json(self.teacher.test)},
+            "teacher": self.teacher.to_json(),
+            "undefended": {
+                "name": self.undefended.name,
+                "accuracy": self.undefended.accuracy,
+                "utility": self.undefended.utility.to_json(),
             },
-            "undefended": {"name": self.undefended[0], "accuracy": self.undefended[1]},
             "verdict": self.verdict.value,
             "sentence": self.sentence,
             "detectable": self.detectable,
@@ -132,21 +128,6 @@ class Audit:
             "protocol": _protocol_json(self.protocol),
             "cells": [_cell_json(cell) for cell in self.cells],
         }
-
-
-def spectrum_json(spectrum: Spectrum) -> dict[str, Any]:
-    """A spectrum's numbers as JSON; null where there is no finite number (exact zeros have no finite logarithm)."""
-    return {
-        "powers": list(spectrum.powers),
-        "cmi": spectrum.cmi.tolist(),
-        "ncmi": [_finite(value) for value in spectrum.ncmi.tolist()],
-        "supremum": spectrum.supremum,
-        "supremum_power": spectrum.supremum_power,
-        "within_class_variance": _finite(spectrum.within_variance),
-        "residual_T4": spectrum.residual(4.0),
-        "residual_T20": spectrum.residual(20.0),
-        "absent_classes": list(spectrum.absent),
-    }
 
 
 def _queries_sentence(protocol: Protocol) -> str:
@@ -171,10 +152,6 @@ def _labels_sentence(protocol: Protocol) -> str:
     return f"known; not used by {', '.join(others)}"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _protocol_json(protocol: Protocol) -> dict[str, Any]:
     return {
         "students": list(protocol.students),
@@ -186,6 +163,7 @@ def _protocol_json(protocol: Protocol) -> dict[str, Any]:
         "smoothings": list(protocol.smoothings),
         "placebo_smoothings": list(protocol.placebo_smoothings),
         "seeds": protocol.seeds,
+        "first_seed": protocol.first_seed,
         "tuning_seeds": protocol.tuning_seeds,
         "margin": protocol.margin,
         "alpha": protocol.alpha,

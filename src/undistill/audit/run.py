@@ -13,35 +13,32 @@ from tempfile import TemporaryDirectory
 from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
-from torch import Tensor
-
 from undistill.attacks import Attack
-from undistill.audit.beforehand import check_split, check_trainings
+from undistill.audit.beforehand import check_answers, check_split, check_trainings
 from undistill.audit.execution import Workers, count_workers
 from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
 from undistill.audit.protocol import Protocol, battery
-from undistill.audit.result import Audit, TeacherFacts
+from undistill.audit.result import Audit, Undefended
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial
 from undistill.blackbox import (
     CHECKED_IMAGES,
+    PROBE_IMAGES,
     AnswerCache,
     BlackBox,
     LocalBlackBox,
+    TeacherLike,
     check_black_box,
     open_black_box,
 )
 from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.files import write_json
-from undistill.information import spectrum_compute, spectrum_update
-from undistill.models import Classifier
 from undistill.settings import settings_of
 from undistill.tasks import Task, load_task
-from undistill.training import Progress, Recipe, accuracy, defaults_for, train_teacher
+from undistill.training import Progress, Recipe, defaults_for, train_teacher
+from undistill.utility import ServingTime, TeacherFacts, Utility, kept_serving, measure_teacher, measure_utility
 
-TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
-PROBE_IMAGES = 256
 MARK = "undistill.json"  # in the folder of an audit: whose it is
 
 
@@ -173,14 +170,16 @@ def audit_all(
     attackers = protocol.data.attackers_task(task)
     check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
     for box in boxes if given is None else [*boxes, given]:
+        check_answers(box, every_setting)
         check_split(box, task)
         check_black_box(box, probe[:CHECKED_IMAGES])
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
         out = Path(folder)
         _claim(out, task, protocol, boxes)
-        reference = given or _undefended_among(boxes, task)
+        reference = given
         if reference is None:
-            reference = open_box(_train_undefended(boxes, task, out / "undefended", watcher))
+            plain_box = _undefended_among(boxes, task) or _train_undefended(boxes, task, out / "undefended", watcher)
+            reference = open_box(plain_box)
         everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
 
         store = Store(out / "trials")
@@ -193,11 +192,13 @@ def audit_all(
             for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
             if cell.outcome is not Outcome.LEAKS
         )
-        undefended_facts = reference.name, accuracy(reference.answers(task.test), task.test)
+        facts = [_measure(box, task, out) for box in boxes]
+        worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
+        plain = Undefended(reference.name, worth or _worth(reference, task, out))
         results = []
-        for box in boxes:
+        for box, found in zip(boxes, facts, strict=True):
             cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
-            result = Audit(task, _measure(box, task), undefended_facts, protocol, cells)
+            result = Audit(task, found, plain, protocol, cells)
             write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
             results.append(result)
         return results
@@ -344,7 +345,10 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
         problems = [
             (held_task != task.fingerprint, "another task"),
             (held_attacker != attacker, "another attacker (access, data or queries)"),
-            (bool(changed), f"another teacher named {', '.join(map(repr, changed))}"),
+            (
+                bool(changed),
+                f"another teacher, or one of another output defence, named {', '.join(map(repr, changed))}",
+            ),
             (alone and held_alone and alone != held_alone, f"the teacher {held_alone!r}"),
         ]
         for wrong, what in problems:
@@ -355,13 +359,14 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
 
 
 def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
+    """The first teacher that was trained with cross entropy, without its output defences, if it has any."""
     for box in boxes:
-        whole = box.unlimited
+        whole = box.undefended
         made = whole.classifier.provenance if isinstance(whole, LocalBlackBox) else {}
         defence = made.get("defence")  # any JSON: a provenance may be the user's own
-        plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name
+        plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name and "start" not in made
         if plain and made.get("task_fingerprint") == task.fingerprint:
-            return box
+            return whole
     return None
 
 
@@ -370,25 +375,29 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
     defaults = defaults_for(task.input_shape)
     architecture, recipe = defaults.teacher, defaults.recipe
     for box in boxes:
-        whole = box.unlimited
+        whole = box.undefended
         if isinstance(whole, LocalBlackBox):
             architecture = whole.classifier.architecture
-            made = whole.classifier.provenance.get("recipe")
+            said = whole.classifier.provenance
+            start = said.get("start")  # a fine-tuned teacher's own recipe is a short one
+            made = start.get("recipe") if isinstance(start, dict) else said.get("recipe")
             if isinstance(made, dict):
                 recipe = Recipe(**made | {"milestones": tuple(made["milestones"])})
             break
-    progress = watcher.training(f"undefended {architecture}", recipe, len(task.train))
-    classifier = train_teacher(task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=progress)
+    classifier = train_teacher(
+        task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=watcher.training
+    )
     return LocalBlackBox("undefended", classifier)
 
 
-def _measure(box: BlackBox, task: Task) -> TeacherFacts:
-    train, test = box.answers(task.train), box.answers(task.test)
-    return TeacherFacts(
-        box.name,
-        box.fingerprint,
-        accuracy(test, task.test),
-        accuracy(train, task.train),
-        spectrum_compute(spectrum_update(test, task.test.labels)),
-        spectrum_compute(spectrum_update(train, task.train.labels)),
-    )
+def _measure(box: BlackBox, task: Task, out: Path) -> TeacherFacts:
+    return measure_teacher(box, task, serving=_serving(box, task, out))
+
+
+def _worth(box: BlackBox, task: Task, out: Path) -> Utility:
+    return measure_utility(box, task, box.answers(task.test), serving=_serving(box, task, out))
+
+
+def _serving(box: BlackBox, task: Task, out: Path) -> ServingTime:
+    """Measured once, so that an audit that runs again writes the same ``audit.json``."""
+    return kept_serving(out / "serving" / f"{box.fingerprint[:16]}.json", box, task.test)

@@ -2,8 +2,10 @@
 
 from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK
 from undistill.blackbox.answers import AnswerCache, page_images
-from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox, open_black_box
+from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
 from undistill.blackbox.check import ANSWER_TOLERANCE, CHECKED_IMAGES, check_black_box
+from undistill.blackbox.defended import DefendedBlackBox, defend
+from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
 from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
@@ -12,11 +14,13 @@ __all__ = [
     "ANSWER_TOLERANCE",
     "CHECKED_IMAGES",
     "FULL",
+    "PROBE_IMAGES",
     "Access",
     "AnswerCache",
     "BlackBox",
     "CallableBlackBox",
     "Decimals",
+    "DefendedBlackBox",
     "FullAccess",
     "LabelAccess",
     "LimitedBlackBox",
@@ -25,9 +29,11 @@ __all__ = [
     "Predictions",
     "Queries",
     "QueryPlan",
+    "TeacherLike",
     "TopK",
     "check_black_box",
     "check_log_probs",
+    "defend",
     "is_predictions_file",
     "log_probs_of_probabilities",
     "open_black_box",

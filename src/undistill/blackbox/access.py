@@ -4,14 +4,19 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from undistill.attacks import AccessKind
+from undistill.defences.output.truncation import (
+    MOST_DECIMALS,
+    KeepTopK,
+    label_alone,
+    largest,
+    rounded,
+    sums_of_rounded,
+)
 from undistill.errors import InputError
-
-MOST_DECIMALS = 7  # float32 logarithms hold no more
 
 # Rounding that a box which serves k entries may do on top, without being told: half of the second decimal each.
 ROUNDING = 0.005
@@ -80,6 +85,7 @@ class Decimals(Access):
         places: decimals, 1 to 7.
 
     Example:
+        >>> import torch
         >>> Decimals(1).apply(torch.tensor([[0.72, 0.24, 0.04]]).log()).exp()
         tensor([[0.7000, 0.2000, 0.0000]])
     """
@@ -95,19 +101,14 @@ class Decimals(Access):
             )
 
     def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        scale = 10.0**self.places
-        probs = (log_probs.double().exp() * scale).round() / scale
-        nothing = (probs == 0).all(1)
-        rounded = probs.log().to(log_probs.dtype)
-        return torch.where(nothing[:, None], LabelAccess().apply(log_probs), rounded)
+        return rounded(log_probs, self.places)
 
     @property
     def sentence(self) -> str:
         return f"the probabilities of all classes, rounded to {self.places} decimals"
 
     def sums(self, num_classes: int) -> tuple[float, float]:
-        most = num_classes * self.step / 2
-        return max(0.0, 1 - most), 1 + most
+        return sums_of_rounded(num_classes, self.places)
 
     @property
     def step(self) -> float:
@@ -126,6 +127,7 @@ class TopK(Access):
         renormalised: make the served ones sum to 1; otherwise they are served as they are.
 
     Example:
+        >>> import torch
         >>> log_probs = torch.tensor([[0.5, 0.3, 0.2]]).log()
         >>> TopK(2).apply(log_probs).exp()
         tensor([[0.6250, 0.3750, 0.0000]])
@@ -142,14 +144,10 @@ class TopK(Access):
 
     @property
     def kind(self) -> AccessKind:  # type: ignore[override]  # of the value, not of the class
-        if not self.renormalised:
-            return "top-k-raw"
-        return "label" if self.k == 1 else "top-k"  # one class of probability 1 says no more than its name
+        return KeepTopK(self.k, self.renormalised).serves
 
     def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        largest = log_probs.argsort(dim=1, descending=True, stable=True)[:, : self.k]
-        served = torch.full_like(log_probs, -torch.inf).scatter(1, largest, log_probs.gather(1, largest))
-        return torch.log_softmax(served, 1) if self.renormalised else served
+        return largest(log_probs, self.k, self.renormalised)
 
     @property
     def sentence(self) -> str:
@@ -176,7 +174,7 @@ class LabelAccess(Access):
     kind: ClassVar[AccessKind] = "label"
 
     def apply(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        return torch.full_like(log_probs, -torch.inf).scatter(1, log_probs.argmax(1, keepdim=True), 0.0)
+        return label_alone(log_probs)
 
     @property
     def sentence(self) -> str:

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from undistill.blackbox.access import FULL, Access
 from undistill.blackbox.validate import SUM_TOLERANCE, check_log_probs, log_probs_of_probabilities
 from undistill.errors import InputError
 from undistill.files import content_hash
-from undistill.models import Classifier, import_callable, load_checkpoint
+from undistill.models import Classifier
 from undistill.tasks import Split
 
 # Larger batches fall out of the caches of a CPU: 256 images of 32x32 take half as long again through a ResNet-20.
@@ -42,15 +42,28 @@ class BlackBox(ABC):
 
     @property
     def unlimited(self) -> "BlackBox":
-        """What lies behind a limit that is set here; without one, the box itself."""
+        """What lies behind an access policy that is set here; without one, the box itself."""
         return self
+
+    @property
+    def undefended(self) -> "BlackBox":
+        """What lies behind access policies and output defences that are set here; without any, the box itself."""
+        return self
+
+    @property
+    def defences(self) -> tuple[dict[str, Any], ...]:
+        """The output defences that are set here, in the order in which they are applied, as JSON: name, settings, the
+        same in ``words``, and what was ``learnt``."""
+        return ()
 
     @abstractmethod
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Natural log-probabilities (float32) for raw images in [0, 1]; ``-inf`` is an exact zero."""
 
-    def limit(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        """What would be answered in place of these full log-probabilities."""
+    def limit(
+        self, log_probs: Float[Tensor, "n classes"], images: Float[Tensor, "n *shape"]
+    ) -> Float[Tensor, "n classes"]:
+        """What would be answered to ``images`` in place of these full log-probabilities."""
         return self.policy.apply(log_probs)
 
     def answers(self, split: Split) -> Float[Tensor, "n classes"]:
@@ -213,69 +226,18 @@ class LimitedBlackBox(BlackBox):
     def unlimited(self) -> BlackBox:
         return self.box.unlimited
 
+    @property
+    def undefended(self) -> BlackBox:
+        return self.box.undefended
+
+    @property
+    def defences(self) -> tuple[dict[str, Any], ...]:
+        return self.box.defences
+
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         return self.policy.apply(self.box.log_probs(images))
 
-    def limit(self, log_probs: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        return self.policy.apply(self.box.limit(log_probs))
-
-
-def open_black_box(
-    teacher: "str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]",
-    *,
-    class_names: tuple[str, ...],
-    probe: Float[Tensor, "n *shape"],
-    access: Access = FULL,
-    name: str | None = None,
-    trust_import_path: bool = False,
-) -> BlackBox:
-    """Turn what a user calls a teacher into a black box for a task.
-
-    Args:
-        teacher: a checkpoint folder, ``package.module:callable``, a classifier, any callable, or a black box.
-        class_names: the task's classes.
-        probe: a few of the task's images, float in [0, 1].
-        access: what the black box lets through, whether the teacher limits its answers so by itself (an API that
-            serves rounded probabilities, or the k largest) or gives full ones, which are then limited here.
-        name: what reports call it; by default the name of the folder, the architecture, the function or the class.
-        trust_import_path: let a checkpoint import and run the code that it names (see :func:`load_checkpoint`).
-
-    Raises:
-        InputError: no such folder or callable, or a teacher of another class count, class order or input shape than
-            the task; an access with more classes than there are, or another one than a black box has already.
-    """
-    access.check(len(class_names))
-    if isinstance(teacher, BlackBox):
-        return _limited(teacher, access)
-    if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
-        name, teacher = name or teacher, import_callable(teacher)
-    if isinstance(teacher, str | Path):
-        path = Path(teacher)
-        name, teacher = name or path.resolve().name, load_checkpoint(path, trust_import_path=trust_import_path)
-    if isinstance(teacher, Classifier):
-        name = name or teacher.architecture
-        if teacher.num_classes != len(class_names):
-            raise InputError(
-                f"teacher {name!r} has {teacher.num_classes} classes, the task has {len(class_names)}; "
-                "choose the task (and its classes) that the teacher was trained for"
-            )
-        if sorted(teacher.class_names) == sorted(class_names) and tuple(teacher.class_names) != class_names:
-            raise InputError(
-                f"teacher {name!r} has the task's classes in another order ({', '.join(teacher.class_names[:3])}, ... "
-                f"and not {', '.join(class_names[:3])}, ...); choose the task's classes in the teacher's order"
-            )
-        if teacher.input_shape != tuple(probe.shape[1:]):
-            raise InputError(
-                f"teacher {name!r} takes inputs of shape {teacher.input_shape}, the task has {tuple(probe.shape[1:])}"
-            )
-        return _limited(LocalBlackBox(name, teacher), access)
-    name = name or str(getattr(teacher, "__name__", type(teacher).__name__))
-    return _limited(CallableBlackBox(name, teacher, len(class_names), probe, access), access)
-
-
-def _limited(box: BlackBox, access: Access) -> BlackBox:
-    if isinstance(box, LimitedBlackBox) and box.policy == access:
-        return box
-    if box.policy not in (FULL, access):
-        raise InputError(f"teacher {box.name!r} is open to access '{box.policy}', not '{access}'; name that access")
-    return box if access == FULL else LimitedBlackBox(box, access)
+    def limit(
+        self, log_probs: Float[Tensor, "n classes"], images: Float[Tensor, "n *shape"]
+    ) -> Float[Tensor, "n classes"]:
+        return self.policy.apply(self.box.limit(log_probs, images))

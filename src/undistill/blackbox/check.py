@@ -1,10 +1,13 @@
 """Whether a black box is a function of the image, found out before hours are spent on it."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from undistill.blackbox.box import BlackBox
+from undistill.blackbox.defended import DefendedBlackBox
 from undistill.errors import InputError
 
 CHECKED_IMAGES = 8
@@ -23,7 +26,9 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
     """Refuse a box that answers differently to the same image, or differently in other company.
 
     Asks about all images at once, again, in reversed order, and about each alone: 4 n images. Answers are kept and
-    shared by all trainings, so those of such a box would mean nothing.
+    shared by all trainings, so those of such a box would mean nothing. Of a box with output defences, what lies behind
+    them is asked, and the defences are tried on its answers as they came: near a tie, or at a cutoff, noise of the
+    arithmetic that the defences did not make could change what they serve.
 
     Args:
         box: what is going to be asked; where an access policy limits it here, what lies behind that.
@@ -33,10 +38,11 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
         InputError: how many answers differ, by how much, and what to do.
     """
     box = box.unlimited
-    batch = box.log_probs(images).cpu()
-    again = box.log_probs(images).cpu()
-    turned = box.log_probs(images.flip(0)).cpu().flip(0)
-    alone = torch.cat([box.log_probs(image[None]).cpu() for image in images])
+    serve = _serve(box, images)
+    rows = torch.arange(len(images))
+    batch, again = serve(rows), serve(rows)
+    turned = serve(rows.flip(0)).flip(0)
+    alone = torch.cat([serve(row[None]) for row in rows])
     questions = (
         (
             again,
@@ -65,3 +71,12 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
                 f"{box.name} {what}: the probabilities of {int((gaps > tolerance).sum())} of {len(images)} images "
                 f"differ, by up to {gaps.max().item():.3g} (allowed: {tolerance:g}); {advice}"
             )
+
+
+def _serve(box: BlackBox, images: Float[Tensor, "n *shape"]) -> Callable[[Tensor], Tensor]:
+    """What gives the answers to some of ``images``, by their places."""
+    if not isinstance(box, DefendedBlackBox):
+        return lambda rows: box.log_probs(images[rows]).cpu()
+    check_black_box(box.box, images)
+    log_probs = box.box.log_probs(images).cpu()
+    return lambda rows: box.serve(log_probs[rows], images[rows])

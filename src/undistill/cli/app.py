@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,27 +15,44 @@ from rich.table import Table
 from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
-    PROBE_IMAGES,
     Protocol,
     Verdict,
     audit_all,
     audit_path,
     battery,
     check_split,
-    spectrum_json,
     train_knockoff,
 )
-from undistill.blackbox import is_predictions_file, open_black_box, read_predictions
+from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, is_predictions_file, open_black_box, read_predictions
 from undistill.cli.demo import run_demo
 from undistill.cli.listing import Kind, entries
 from undistill.cli.methods import NAMED_ATTACKS, parse_grids, parse_method
-from undistill.cli.options import AttackerOptions, RecipeOptions, TaskOptions, Whole
+from undistill.cli.options import (
+    AttackerOptions,
+    OtherTaskOptions,
+    OutputDefenceOptions,
+    RecipeOptions,
+    TaskOptions,
+    Whole,
+)
 from undistill.cli.watch import TerminalWatcher, show_training
-from undistill.defences.training import DEFENCES
+from undistill.defences.training import DEFENCES, CrossEntropy
 from undistill.errors import InputError, require, unknown_name
-from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_update
-from undistill.report import audit_table, flag_lines, plot_spectra, spectrum_table
-from undistill.training import defaults_for, train_teacher
+from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_json, spectrum_update
+from undistill.models import load_checkpoint
+from undistill.report import (
+    audit_table,
+    check_trade_off,
+    cost_line,
+    flag_lines,
+    plot_spectra,
+    plot_trade_off,
+    spectrum_table,
+    utility_notes,
+    utility_tables,
+)
+from undistill.training import defaults_for, normal_folder, train_teacher
+from undistill.utility import compare, plan_comparison
 
 BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
 ROUNDING = 1e-12  # nats; a CMI below it is zero up to the rounding of float64
@@ -59,6 +77,8 @@ def train(
     out: Path,
     model: str | None = None,
     defence: str = "ce",
+    normal: Path | None = None,
+    start: Path | None = None,
     seed: Whole = 0,
     recipe: RecipeOptions | None = None,
     tensorboard: bool = False,
@@ -75,6 +95,12 @@ def train(
         Architecture (see: undistill list models).
     defence: str
         What to train with, as NAME or NAME:FIELD=VALUE,... (see: undistill list defences).
+    normal: Path
+        Checkpoint of a normal teacher (defence ce, same task and architecture). Defences that need one train it into
+        OUT.normal where none is given; others are watched for a collapse with it.
+    start: Path
+        Checkpoint to start from, of the same task; its architecture is the default of --model. For example to
+        fine-tune with cmim in a fraction of the epochs.
     seed: int
         Of initial weights, order and augmentation.
     tensorboard: bool
@@ -82,7 +108,8 @@ def train(
     """
     data = task.load()
     defaults = defaults_for(data.input_shape)
-    architecture = model or defaults.teacher
+    begun = start or normal
+    architecture = model or (defaults.teacher if begun is None else load_checkpoint(begun).architecture)
     chosen = (recipe or RecipeOptions()).over(defaults.recipe)
     method = parse_method("defence", DEFENCES, defence)
     classifier = train_teacher(
@@ -92,18 +119,48 @@ def train(
         chosen,
         seed=seed,
         folder=out,
+        normal=normal,
+        start=start,
         tensorboard=tensorboard,
-        progress=show_training(f"{architecture} with {method.name}", chosen, len(data.train)),
+        progress=show_training,
     )
     made = classifier.provenance
-    Console().print(
-        f"{architecture} with {method.name} on {data.name}: validation accuracy {made['validation_accuracy']:.2f}%, "
-        f"test accuracy {made['test_accuracy']:.2f}%; saved in {out}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    lines = []
+    if "normal" in made:
+        origin = "given" if made["normal"]["given"] else f"trained first, kept in {normal_folder(out)}"
+        lines.append((f"normal teacher ({origin}): {_accuracies(made['normal'])}", ""))
+    begun_at = "" if start is None else f", started from {start}"
+    lines.append(
+        (f"{architecture} with {method.name} on {data.name}{begun_at}: {_accuracies(made)}; saved in {out}", "")
     )
+    if "check" in made:
+        lines.append((made["check"]["sentence"], "" if made["check"]["holds"] else "yellow"))
+    lines += _collapse_lines(made)
+    console = Console(soft_wrap=True, highlight=False)
+    for line, style in lines:
+        console.print(line, markup=False, style=style)
     return 0
+
+
+def _collapse_lines(made: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is said of the watch for a collapse, and in which style."""
+    collapse = made.get("collapse")  # teachers of earlier versions say nothing of it
+    if collapse is None or made["defence"]["name"] == CrossEntropy.name:
+        return []
+    if not collapse["watched"]:
+        return [(f"not watched for a collapse, for {collapse['against']}: add --normal CHECKPOINT", "dim")]
+    if not collapse["epochs"]:
+        return []
+    last = made["records"][-1]["epoch"] in collapse["epochs"]
+    sentence = (
+        f"collapse: after {len(collapse['epochs'])} of {len(made['records'])} epochs the validation accuracy was under "
+        f"half of that of {collapse['against']}, {'the last one among them' if last else 'but not after the last one'}"
+    )
+    return [(sentence, "yellow")]
+
+
+def _accuracies(made: dict[str, Any]) -> str:
+    return f"validation accuracy {made['validation_accuracy']:.2f}%, test accuracy {made['test_accuracy']:.2f}%"
 
 
 @app.command
@@ -114,6 +171,7 @@ def measure(
     split: Literal["train", "validation", "test"] = "test",
     powers: tuple[float, ...] = DEFAULT_POWERS,
     plot: Path | None = None,
+    defences: OutputDefenceOptions | None = None,
     trust_import_path: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -137,7 +195,14 @@ def measure(
     """
     needed = (1.0, 1 / 4, 1 / 20)
     grid = tuple(sorted({*powers, *needed}))
+    defences = defences or OutputDefenceOptions()
+    served: tuple[dict[str, Any], ...] = ()
     if is_predictions_file(Path(teacher)):
+        if defences != OutputDefenceOptions():
+            raise InputError(
+                f"{teacher!r} is a file of predictions, and an output defence needs the images that they belong to; "
+                "name the teacher itself, with --task NAME"
+            )
         if task is not None:
             raise InputError(
                 f"{teacher!r} is a file of predictions, which holds its own labels and takes no task; leave --task out"
@@ -154,23 +219,25 @@ def measure(
     else:
         data = task.load()
         box = open_black_box(
-            teacher,
+            defences.around(teacher, data, trust_import_path=trust_import_path),
             class_names=data.class_names,
             probe=data.validation.images[:PROBE_IMAGES].float().div(255),
             trust_import_path=trust_import_path,
         )
         check_split(box, data)
-        part = data.splits[split]
+        part, served = data.splits[split], box.defences
         name, log_probs, labels = f"{box.name} on {data.name} ({split})", box.answers(part), part.labels
     spectrum: Spectrum = spectrum_compute(spectrum_update(log_probs, labels, grid))
     accuracy = 100 * (log_probs.argmax(1) == labels).double().mean().item()
     if plot is not None:
         plot_spectra({name: spectrum}, plot)
     if json_:
-        print(json.dumps({"name": name, "accuracy": accuracy, "n": len(labels), **spectrum_json(spectrum)}, indent=2))
+        about = {"name": name, "output_defences": list(served), "accuracy": accuracy, "n": len(labels)}
+        print(json.dumps({**about, **spectrum_json(spectrum)}, indent=2))
         return 0
     console = Console()
     console.print(spectrum_table({name: (accuracy, spectrum)}))
+    _say_defences(console, served)
     console.print(
         "Accuracy in percent. CMI(a) in nats, its maximum over the powers, and where; T^2 CMI(1/T) at T = 4 and 20; "
         "and half the within-class variance of the logits, its limit for high T. What teaches nothing has all of "
@@ -188,6 +255,92 @@ def measure(
     return 0
 
 
+def _say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
+    """A line about each output defence: its settings, and what it learnt."""
+    for defence in defences:
+        learnt = ", ".join(
+            f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+            for name, value in defence["learnt"].items()
+        )
+        words = f"Served behind {defence['words']}{f': {learnt}' if learnt else ''}."
+        console.print(words, style="dim", highlight=False, markup=False)
+
+
+@app.command
+def utility(
+    teacher: list[str],
+    *,
+    task: TaskOptions,
+    against: list[str] | None = None,
+    defences: OutputDefenceOptions | None = None,
+    other: OtherTaskOptions | None = None,
+    plot: Path | None = None,
+    trust_import_path: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Measure what protection costs: how good teachers' answers still are, and what they take to train and to ask.
+
+    Teachers that were trained alike but for their seed share a row, with a 95% t-interval. With an output defence,
+    every teacher is measured without it and with it.
+
+    Parameters
+    ----------
+    teacher: list[str]
+        Checkpoint folders, or package.module:callable of anything that maps images in [0, 1] to answers.
+    against: list[str]
+        What the others are compared with: a teacher, or several seeds of one training. By default those of TEACHER
+        that were trained with cross entropy.
+    plot: Path
+        Draw the trade-off over the defence's weight into this PNG, SVG or PDF file.
+    trust_import_path: bool
+        Let checkpoints whose architecture is package.module:callable import and run that code.
+    json_: bool
+        Print JSON instead of tables.
+    """
+    data = task.load()
+    probe = data.validation.images[:PROBE_IMAGES].float().div(255)
+
+    def opened(named: str) -> BlackBox:
+        box = open_black_box(named, class_names=data.class_names, probe=probe, trust_import_path=trust_import_path)
+        check_split(box, data)
+        return box
+
+    boxes, plain = [opened(named) for named in teacher], [opened(named) for named in against or []]
+    around = (defences or OutputDefenceOptions()).around
+    served = [around(box, data, trust_import_path=trust_import_path) for box in boxes]
+    defended = [box for box in served if isinstance(box, BlackBox) and box.undefended is not box]
+    plan = plan_comparison([*boxes, *defended], against=plain)
+    if plot is not None:
+        check_trade_off(plan, plot)
+    with Console(stderr=True).status("") as status:
+        comparison = compare(
+            plan,
+            data,
+            other=(other or OtherTaskOptions()).load_other(),
+            watch=lambda name: status.update(f"measuring {escape(name)}"),
+        )
+    if plot is not None:
+        plot_trade_off(comparison, plot)
+    if json_:
+        print(json.dumps(comparison.to_json(), indent=2, allow_nan=False))
+        return 0
+    console = Console()
+    for table in utility_tables(comparison):
+        console.print(table)
+        console.print()
+    for note in utility_notes(comparison):
+        console.print(note, highlight=False, markup=False)
+    console.print(
+        "Accuracy in percent, its difference in points; means over seeds, ± half the width of a 95% t-interval. AUROC "
+        "of confidence: for right against wrong answers; other task: for this task's images against another's. Seconds "
+        "of wall-clock time: of a teacher's own epochs, and for 1,000 answers. Spectrum as in `undistill measure`.",
+        style="dim",
+        highlight=False,
+        markup=False,
+    )
+    return 0
+
+
 @app.command
 def audit(
     teacher: list[str],
@@ -197,6 +350,7 @@ def audit(
     student: list[str] | None = None,
     attack: list[str] | None = None,
     slow: bool = False,
+    defences: OutputDefenceOptions | None = None,
     attacker: AttackerOptions | None = None,
     smoothing: list[float] | None = None,
     placebo_smoothing: list[float] | None = None,
@@ -242,7 +396,7 @@ def audit(
         Error rate of each one-sided decision.
     undefended: str
         A teacher trained with cross entropy, to show which attacks work at all. By default one of TEACHER that says so
-        of itself, else one is trained.
+        of itself, else one is trained. No output defence is set around it.
     workers: int
         Processes; by default as many as cores.
     trust_import_path: bool
@@ -255,10 +409,13 @@ def audit(
     attacker = attacker or AttackerOptions()
     access, images, queries = attacker.policy(), attacker.images(), attacker.queries()
     students = student or [defaults.student]
+    around = (defences or OutputDefenceOptions()).around
+    teachers = [around(named, data, trust_import_path=trust_import_path) for named in teacher]
     if attack is not None:
         grids = parse_grids("attack", NAMED_ATTACKS, attack)
     else:
-        grids = battery(data, students, access=access, data=images, queries=queries, slow=slow)
+        cut = [box.policy for box in teachers if isinstance(box, BlackBox) and box.policy != FULL]
+        grids = battery(data, students, access=cut[0] if cut else access, data=images, queries=queries, slow=slow)
     if not grids:
         raise InputError(f"no attack can use access '{access}' with data '{images}'; name one, or add --slow")
     given = {
@@ -280,7 +437,7 @@ def audit(
     )
     with TerminalWatcher() as watcher:
         audits = audit_all(
-            teacher,
+            teachers,
             data,
             out=out,
             protocol=protocol,
@@ -304,12 +461,14 @@ def audit(
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
         card = result.threat_card
+        console.print(cost_line(result), highlight=False, markup=False)
         console.print(
             f"The attacker sees {card['access']}; asks {card['queries']}; has {card['data']}.",
             style="dim",
             highlight=False,
             markup=False,
         )
+        _say_defences(console, result.teacher.output_defences)
         path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
         console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
@@ -324,6 +483,7 @@ def attack(
     attack: str,
     out: Path,
     student: str | None = None,
+    defences: OutputDefenceOptions | None = None,
     attacker: AttackerOptions | None = None,
     seed: Whole = 0,
     recipe: RecipeOptions | None = None,
@@ -357,7 +517,7 @@ def attack(
     finished = out.exists()
     with TerminalWatcher() as watcher:
         knockoff = train_knockoff(
-            teacher,
+            (defences or OutputDefenceOptions()).around(teacher, data, trust_import_path=trust_import_path),
             data,
             method,
             out=out,
@@ -410,9 +570,8 @@ def list_(
     table.add_column()
     for entry in found:
         settings = ", ".join(f"{name}={_named(value)}" for name, value in entry.get("settings", {}).items())
-        table.add_row(
-            str(entry["name"]), escape(entry["summary"]) + (f"\n[dim]{escape(settings)}[/dim]" if settings else "")
-        )
+        below = ": ".join(filter(None, [entry.get("kind"), settings]))
+        table.add_row(str(entry["name"]), escape(entry["summary"]) + (f"\n[dim]{escape(below)}[/dim]" if below else ""))
     Console().print(table)
     return 0
 

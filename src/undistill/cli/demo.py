@@ -43,7 +43,7 @@ def run_demo(out: Path, workers: int | None) -> None:
             defaults.recipe,
             seed=0,
             folder=folders[-1],
-            progress=show_training(f"teacher {name}", defaults.recipe, len(task.train)),
+            progress=show_training,
         )
     protocol = Protocol(
         (defaults.student,),

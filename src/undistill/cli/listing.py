@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from undistill.attacks import ACCESS_KINDS, AS_RELEASED, Attack
 from undistill.cli.methods import NAMED_ATTACKS
+from undistill.defences.output import OUTPUT_DEFENCES, OutputDefence
 from undistill.defences.training import DEFENCES
 from undistill.models import MODELS
 from undistill.settings import settings_as_json
@@ -20,11 +21,37 @@ def entries(kind: Kind) -> list[dict[str, Any]]:
         "models": lambda: [{"name": name, "summary": info.description} for name, info in MODELS.items()],
         "attacks": lambda: [_attack(method) for method in NAMED_ATTACKS.values()],
         "defences": lambda: [
-            {"name": name, "summary": method.summary, "settings": settings_as_json(method)}
-            for name, method in DEFENCES.items()
+            *(
+                {
+                    "name": name,
+                    "kind": "training",
+                    "summary": method.summary,
+                    "source": method.source,
+                    "settings": settings_as_json(method),
+                }
+                for name, method in DEFENCES.items()
+            ),
+            *(_output_defence(method) for method in OUTPUT_DEFENCES.values()),
         ],
     }
     return kinds[kind]()
+
+
+def _output_defence(method: type[OutputDefence]) -> dict[str, Any]:
+    default = method()
+    return {
+        "name": method.name,
+        "kind": "output",
+        "summary": method.summary,
+        "source": method.source,
+        "keeps_top1": default.keeps_top1,
+        "idempotent": default.idempotent,
+        "sums_to_1": default.normalised,
+        "serves": default.serves,
+        "learns": default.learns,
+        "takes_surrogate": default.takes_surrogate,
+        "settings": settings_as_json(method),
+    }
 
 
 def _attack(method: type[Attack]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
-from undistill.blackbox import Access, Queries
+from undistill.blackbox import Access, Queries, TeacherLike, defend
 from undistill.blackbox.queries import QueryMode
-from undistill.cli.methods import parse_access, parse_data
+from undistill.cli.methods import parse_access, parse_data, parse_method
+from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.errors import InputError
 from undistill.settings import settings_of
 from undistill.tasks import QueryData, Task, load_task
@@ -17,6 +18,8 @@ from undistill.training.recipe import Precision, Schedule
 
 TASK_GROUP = Group("Task", sort_key=10)
 ATTACKER_GROUP = Group("Attacker", sort_key=15)
+DEFENCES_GROUP = Group("Output defences", sort_key=12)
+OTHER_GROUP = Group("Another task", sort_key=13)
 RECIPE_GROUP = Group("Training (defaults depend on the task's inputs)", sort_key=20)
 
 
@@ -72,9 +75,58 @@ def _classes(text: str | None) -> int | list[str] | None:
     return int(text) if text.isdecimal() else text.split(",")
 
 
+@Parameter(name="*", group=DEFENCES_GROUP)
+@dataclass(frozen=True)
+class OutputDefenceOptions:
+    """What is done to a teacher's answers before they are served."""
+
+    output_defence: list[str] | None = None
+    "NAME or NAME:FIELD=VALUE,... (see: undistill list defences); repeat for a stack, applied in this order."
+    surrogate: str | None = None
+    "Checkpoint that stands for the attacker's student, for the defences that can make use of one."
+
+    def around(self, teacher: TeacherLike, task: Task, *, trust_import_path: bool) -> TeacherLike:
+        """The teacher behind the defences; without any, as it is."""
+        texts = self.output_defence or []
+        if not texts:
+            if self.surrogate is not None:
+                raise InputError("--surrogate is for an output defence; add --output-defence NAME, or leave it out")
+            return teacher
+        defences = [parse_method("output defence", OUTPUT_DEFENCES, text) for text in texts]
+        return defend(teacher, defences, task, surrogate=self.surrogate, trust_import_path=trust_import_path)
+
+
+@Parameter(name="*", group=OTHER_GROUP)
+@dataclass(frozen=True)
+class OtherTaskOptions:
+    """Another task, whose images are of no class of this one."""
+
+    other_task: str | None = None
+    "Another task, named as with --task, whose images are asked about (by an attacker: with --data other)."
+    other_classes: str | None = None
+    "Class subset of the other task."
+    other_fraction: float = 1.0
+    "Stratified share of the other task's training images."
+    other_image_column: str | None = None
+    "Column of the other task's images."
+    other_label_column: str | None = None
+    "Column of the other task's labels, by which its parts are drawn."
+
+    def load_other(self) -> Task | None:
+        if self.other_task is None:
+            return None
+        return load_task(
+            self.other_task,
+            classes=_classes(self.other_classes),
+            fraction=self.other_fraction,
+            image_column=self.other_image_column,
+            label_column=self.other_label_column,
+        )
+
+
 @Parameter(name="*", group=ATTACKER_GROUP)
 @dataclass(frozen=True)
-class AttackerOptions:
+class AttackerOptions(OtherTaskOptions):
     """What the attacker sees, has, and asks."""
 
     access: str = "full"
@@ -87,16 +139,6 @@ class AttackerOptions:
     "Views of each image, for cached-views."
     budget: Whole | None = None
     "Largest number of images to ask about; every view counts."
-    other_task: str | None = None
-    "Where the images of --data other come from, named as with --task."
-    other_classes: str | None = None
-    "Class subset of the other task."
-    other_fraction: float = 1.0
-    "Stratified share of the other task's training images."
-    other_image_column: str | None = None
-    "Column of the other task's images."
-    other_label_column: str | None = None
-    "Column of the other task's labels, by which its parts are drawn."
 
     def policy(self) -> Access:
         return parse_access(self.access)
@@ -104,21 +146,16 @@ class AttackerOptions:
     def images(self) -> QueryData:
         if self.other_task is not None and self.data != "other":
             raise InputError(f"--other-task is for --data other, not for --data {self.data}; leave one of them out")
-        return parse_data(self.data, self._load_other)
+        return parse_data(self.data, self._needed_other)
 
     def queries(self) -> Queries:
         return Queries(self.query_mode, self.views, self.budget)
 
-    def _load_other(self) -> Task:
-        if self.other_task is None:
+    def _needed_other(self) -> Task:
+        other = self.load_other()
+        if other is None:
             raise InputError("--data other needs the other task; add --other-task NAME")
-        return load_task(
-            self.other_task,
-            classes=_classes(self.other_classes),
-            fraction=self.other_fraction,
-            image_column=self.other_image_column,
-            label_column=self.other_label_column,
-        )
+        return other
 
 
 @Parameter(name="*", group=RECIPE_GROUP)

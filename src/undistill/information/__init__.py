@@ -1,5 +1,6 @@
 """How much a served distribution says beyond the class: conditional mutual information (CMI) at every power a = 1/T."""
 
+from undistill.information.divergence import kl_divergence
 from undistill.information.metrics import CMISpectrum
 from undistill.information.powers import DEFAULT_POWERS, check_powers, temper
 from undistill.information.spectrum import (
@@ -8,6 +9,7 @@ from undistill.information.spectrum import (
     cmi,
     merge,
     spectrum_compute,
+    spectrum_json,
     spectrum_update,
 )
 
@@ -18,8 +20,10 @@ __all__ = [
     "SpectrumSums",
     "check_powers",
     "cmi",
+    "kl_divergence",
     "merge",
     "spectrum_compute",
+    "spectrum_json",
     "spectrum_update",
     "temper",
 ]

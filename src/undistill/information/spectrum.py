@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from undistill.errors import InputError
+from undistill.files import json_number
 from undistill.information.powers import DEFAULT_POWERS, check_powers
 
 BLOCK_NUMBERS = 2**16
@@ -215,6 +217,21 @@ def spectrum_compute(sums: SpectrumSums) -> Spectrum:
         ncmi=torch.where(known, cmi_values / separation, math.nan),
         within_variance=within_variance,
     )
+
+
+def spectrum_json(spectrum: Spectrum) -> dict[str, Any]:
+    """A spectrum's numbers as JSON; null where there is no finite number (exact zeros have no finite logarithm)."""
+    return {
+        "powers": list(spectrum.powers),
+        "cmi": spectrum.cmi.tolist(),
+        "ncmi": [json_number(value) for value in spectrum.ncmi.tolist()],
+        "supremum": spectrum.supremum,
+        "supremum_power": spectrum.supremum_power,
+        "within_class_variance": json_number(spectrum.within_variance),
+        "residual_T4": spectrum.residual(4.0),
+        "residual_T20": spectrum.residual(20.0),
+        "absent_classes": list(spectrum.absent),
+    }
 
 
 def cmi(logits: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], power: float = 1.0) -> float:

@@ -14,6 +14,7 @@ from undistill.statistics.detectable import smallest_detectable
 from undistill.statistics.holm import holm_adjust, holm_levels
 from undistill.statistics.paired import PairedDifference, paired_difference
 from undistill.statistics.spread import Interval, interval
+from undistill.statistics.unpaired import unpaired_interval
 
 __all__ = [
     "Interval",
@@ -23,4 +24,5 @@ __all__ = [
     "interval",
     "paired_difference",
     "smallest_detectable",
+    "unpaired_interval",
 ]

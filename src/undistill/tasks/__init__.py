@@ -8,6 +8,7 @@ from undistill.tasks.query_data import (
     OtherImages,
     QueryData,
     TrainingImages,
+    check_same_shape,
 )
 from undistill.tasks.stratify import stratified
 from undistill.tasks.strong import StrongView
@@ -28,6 +29,7 @@ __all__ = [
     "TaskInfo",
     "TrainingImages",
     "View",
+    "check_same_shape",
     "default_augmentation",
     "load_task",
     "stratified",

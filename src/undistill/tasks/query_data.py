@@ -135,11 +135,7 @@ class OtherImages(QueryData):
 
     def attackers_task(self, task: Task) -> Task:
         images = self.other.train.images
-        if self.other.input_shape != task.input_shape:
-            raise InputError(
-                f"the images of {self.other.name!r} have shape {self.other.input_shape}, those of {task.name!r} have "
-                f"{task.input_shape}; bring them to one size and number of channels"
-            )
+        check_same_shape(self.other, task)
         if len(images) < 2 * task.num_classes:
             raise InputError(
                 f"{self.other.name!r} has {len(images)} training images, must have {2 * task.num_classes} to stand in "
@@ -157,6 +153,19 @@ class OtherImages(QueryData):
 
     def __str__(self) -> str:
         return "other"
+
+
+def check_same_shape(other: Task, task: Task) -> None:
+    """Refuse another task whose images a teacher of this one cannot be asked about.
+
+    Raises:
+        InputError: they have another shape. Images are never resized in secret: that would change what they are.
+    """
+    if other.input_shape != task.input_shape:
+        raise InputError(
+            f"the images of {other.name!r} have shape {other.input_shape}, those of {task.name!r} have "
+            f"{task.input_shape}; bring them to one size and number of channels"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, NonFiniteLossError, fit
 from undistill.training.network import classifier_for
 from undistill.training.objectives import FromAnswers, FromLabels, Objective
-from undistill.training.progress import Progress, SilentProgress, TerminalProgress
+from undistill.training.progress import Progress, ShowTraining, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
-from undistill.training.teacher import holds_training, train_teacher
+from undistill.training.teacher import holds_training, normal_folder, train_teacher
 
 __all__ = [
     "Defaults",
@@ -18,6 +18,7 @@ __all__ = [
     "Objective",
     "Progress",
     "Recipe",
+    "ShowTraining",
     "SilentProgress",
     "TerminalProgress",
     "accuracy",
@@ -25,6 +26,7 @@ __all__ = [
     "defaults_for",
     "fit",
     "holds_training",
+    "normal_folder",
     "predict",
     "train_teacher",
 ]

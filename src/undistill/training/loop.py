@@ -5,7 +5,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -137,6 +137,7 @@ def fit(
                 images = view.images(indices).float().div_(255)
                 targets = labels[indices]
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    objective.before_step(images, indices)
                     logits = network(images)
                 loss = objective(logits.float(), targets, indices).mean()
                 accelerator.backward(loss)
@@ -187,23 +188,38 @@ class ResumeState:
 
     def save(self, parts: dict[str, Stateful], records: list[EpochRecord]) -> None:
         state = {name: part.state_dict() for name, part in parts.items()}
-        buffer = io.BytesIO()
-        torch.save({"identity": self.identity, "records": records, **state}, buffer)
-        write_atomic(self.path, buffer.getvalue())
+        write_state(self.path, {"identity": self.identity, "records": records, **state})
 
     def restore(self, parts: dict[str, Stateful], device: torch.device) -> list[EpochRecord]:
         """Load the state into ``parts`` and return the records of the finished epochs; none if nothing is stored."""
         if not self.path.exists():
             return []
-        saved = torch.load(self.path, map_location=device, weights_only=True)
-        if saved["identity"] != self.identity:
-            raise InputError(
-                f"{self.path} is the state of another training ({saved['identity']!r}, not {self.identity!r}); "
-                "give another folder, or delete that file to start anew"
-            )
+        saved = read_state(self.path, self.identity, device)
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         return saved["records"]
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a killed training needs to go on: the whole file or nothing."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_state(path: Path, identity: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What :func:`write_state` wrote, if it belongs to the training of that identity.
+
+    Raises:
+        InputError: it belongs to another one.
+    """
+    saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if saved["identity"] != identity:
+        raise InputError(
+            f"{path} is the state of another training ({saved['identity']!r}, not {identity!r}); "
+            "give another folder, or delete that file to start anew"
+        )
+    return saved
 
 
 def _shown(progress: Callable[[int], Progress] | None, done: int, accelerator: Accelerator) -> Progress:

@@ -1,6 +1,7 @@
 """What a network is trained towards: labels (teachers, references) or answers (knockoffs, placebos)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -16,6 +17,10 @@ class Objective(nn.Module, ABC):
     def begin_epoch(self, task: Task, seed: int, epoch: int, epochs: int, device: torch.device) -> "View | Views":
         """Called before the first step of each epoch (counted from 0); returns what the epoch sees."""
         return task.view(seed, epoch, device)
+
+    def before_step(self, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, "b"]) -> None:
+        """Called before each step, in the step's precision, with the images in [0, 1] that the network is about to
+        see. An objective that asks another network about them does so here."""
 
     @abstractmethod
     def forward(
@@ -35,16 +40,29 @@ class Objective(nn.Module, ABC):
 
 
 class FromLabels(Objective):
-    """A teacher's or a reference's objective: a module that maps (logits, labels) to one loss per example."""
+    """A teacher's or a reference's objective: a module that maps (logits, labels) to one loss per example.
 
-    def __init__(self, loss: nn.Module) -> None:
+    Args:
+        loss: that module.
+        beside: given the images of a step and their places in the training split, logits that ``loss`` takes as its
+            third argument, or None where it takes none; called without gradients.
+    """
+
+    def __init__(self, loss: nn.Module, beside: Callable[[Tensor, Tensor], Tensor | None] | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self._ask = beside
+        self._beside: Tensor | None = None
+
+    def before_step(self, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, "b"]) -> None:
+        if self._ask is not None:
+            with torch.no_grad():
+                self._beside = self._ask(images, indices)
 
     def forward(
         self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
-        return self.loss(logits, labels)
+        return self.loss(logits, labels) if self._beside is None else self.loss(logits, labels, self._beside.float())
 
 
 class Views:

@@ -2,11 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from undistill.training.recipe import Recipe
 
 
 @runtime_checkable
@@ -20,6 +23,13 @@ class Progress(Protocol):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """An epoch has ended."""
+
+    def warn(self, sentence: str) -> None:
+        """Something is going wrong that the training can live with."""
+
+
+ShowTraining = Callable[[str, Recipe, int], Callable[[int], Progress] | None]
+"""Given a title, a recipe and a number of images: given the epochs that are already done, what shows the others."""
 
 
 class SilentProgress:
@@ -35,6 +45,9 @@ class SilentProgress:
         pass
 
     def epoch(self, record: dict[str, Any]) -> None:
+        pass
+
+    def warn(self, sentence: str) -> None:
         pass
 
 
@@ -93,3 +106,6 @@ class TerminalProgress:
             f"{rate:,.0f} images/s, {left:.0f} s left",
             highlight=False,
         )
+
+    def warn(self, sentence: str) -> None:
+        self.console.print(f"{self.title}: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -1,25 +1,30 @@
 """Train a teacher under a defence, and save it."""
 
+import copy
 import json
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
-from undistill.defences.training import Defence
+from undistill.defences.training import CrossEntropy, Defence
 from undistill.errors import InputError
 from undistill.files import content_hash
 from undistill.models import Classifier, load_checkpoint, save_checkpoint
 from undistill.settings import settings_of
 from undistill.tasks import Task
+from undistill.training.collapse import CollapseWatch
+from undistill.training.companions import load_normal, load_start
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import RESUME_FILE, fit
 from undistill.training.network import classifier_for
 from undistill.training.objectives import FromLabels
-from undistill.training.progress import Progress
+from undistill.training.progress import ShowTraining
 from undistill.training.recipe import Recipe
+from undistill.training.workshop import ONCE_FILE, TeacherWorkshop
 
 
 def train_teacher(
@@ -30,64 +35,131 @@ def train_teacher(
     *,
     seed: int,
     folder: str | Path,
+    normal: str | Path | None = None,
+    start: str | Path | None = None,
     tensorboard: bool = False,
-    progress: Callable[[int], Progress] | None = None,
+    progress: ShowTraining | None = None,
 ) -> Classifier:
     """Train ``architecture`` on ``task`` with ``defence`` and save it as a checkpoint in ``folder``.
 
     A training that was killed goes on from its last finished epoch; the state for that (and TensorBoard events) is
     kept beside the checkpoint, in ``folder`` with the suffix ``.training``. A finished training is not repeated.
 
+    A defence that needs a normal teacher gets one: that of ``normal``, or one that is trained first, with cross entropy
+    and the same architecture, recipe and seed, and kept in ``folder`` with the suffix ``.normal``.
+
+    An epoch after which the validation accuracy is under half of what the normal teacher had after the same epoch (for
+    a training that starts from a trained network: under half of what that had) is a collapse. It is told to
+    ``progress`` as it happens, and stands in the provenance.
+
     Args:
         task: the data; only its training split is learnt from.
         architecture: a name from ``undistill list models``.
         defence: what the teacher is trained with.
-        recipe: optimiser, schedule, precision.
+        recipe: optimiser, schedule, precision. A defence that fine-tunes the normal teacher takes a share of its epochs
+            and learning rate.
         seed: of initial weights, order and augmentation.
         folder: where the checkpoint goes.
+        normal: checkpoint of a normal teacher, of the same task and architecture. A defence that needs none is watched
+            for a collapse with it.
+        start: checkpoint whose weights the training starts from, of the same task and architecture.
         tensorboard: write TensorBoard events.
-        progress: given the number of epochs that are already done, makes what shows the rest.
+        progress: given a title, a recipe and a number of images, makes what shows a training.
 
     Returns:
-        The classifier, in evaluation mode. Its ``provenance`` holds task, defence, recipe, seed and accuracies.
+        The classifier, in evaluation mode. Its ``provenance`` holds task, defence, recipe, seed, accuracies, where
+        it started, its normal teacher, the collapse watch, and what the defence's own check found.
 
     Raises:
-        InputError: ``folder`` holds another model, or the training cannot go on (see :func:`fit`).
+        InputError: ``folder`` holds another model, ``normal`` or ``start`` does not fit, or the training cannot go on
+            (see :func:`fit`).
     """
     folder = Path(folder)
-    trained: dict[str, Any] = {
-        "task": task.source,
-        "task_fingerprint": task.fingerprint,
-        "defence": {"name": defence.name, **settings_of(defence)},
-        "recipe": settings_of(recipe),
-        "seed": seed,
-    }
-    identity = content_hash({"architecture": architecture, **trained})
+    defence = defence.for_classes(task.num_classes)
+    normal_teacher = None if normal is None else load_normal(Path(normal), task, architecture)
+    begun = None if start is None else load_start(Path(start), task, architecture)
+    if begun is not None and defence.fine_tuning is not None:
+        raise InputError(
+            f"{defence.name} starts from its normal teacher; give {start} as the normal teacher, not as the start"
+        )
+    trained = _settings(task, defence, recipe, seed)
+    if begun is not None:
+        trained["start"] = {"fingerprint": begun.fingerprint()}
+    if defence.needs_normal:
+        plain = _settings(task, CrossEntropy(), recipe, seed)
+        trained["normal"] = (
+            {"identity": _identity(architecture, plain)}
+            if normal_teacher is None
+            else {"fingerprint": normal_teacher.fingerprint()}
+        )
+    identity = _identity(architecture, trained)
     scratch = folder.with_name(f"{folder.name}.training")
     if folder.exists():
         if not holds_training(folder, architecture, identity):
             raise InputError(f"{folder} exists and holds something else than this training; choose another folder")
         _clear(scratch)
         return load_checkpoint(folder, trust_import_path=True)  # the code, if any, is what the caller named
-    classifier = classifier_for(task, architecture, seed=seed)
-    steps = recipe.epochs * recipe.steps_per_epoch(len(task.train))
+    if defence.needs_normal and normal_teacher is None:
+        normal_teacher = train_teacher(
+            task,
+            architecture,
+            CrossEntropy(),
+            recipe,
+            seed=seed,
+            folder=normal_folder(folder),
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+
+    own_recipe = recipe
+    if normal_teacher is not None and (less := defence.fine_tuning) is not None:
+        begun = copy.deepcopy(normal_teacher)
+        epochs = max(1, round(less.epochs * recipe.epochs))
+        own_recipe = replace(recipe, epochs=epochs, learning_rate=less.rate * recipe.learning_rate)
+    watch = _watch(task, defence, begun, normal_teacher)
+    device = PartialState(cpu=not torch.accelerator.is_available()).device
+    classifier = (begun or classifier_for(task, architecture, seed=seed)).to(device)
+    workshop = TeacherWorkshop(
+        task,
+        classifier,
+        normal_teacher.to(device) if normal_teacher is not None and defence.needs_normal else None,
+        started=begun is not None,
+        scratch=scratch,
+        identity=identity,
+    )
+    loss = defence.loss(task.num_classes, own_recipe.epochs * own_recipe.steps_per_epoch(len(task.train)))
+    defence.prepare(loss, workshop)
+    shown = None if progress is None else progress(f"{architecture} with {defence.name}", own_recipe, len(task.train))
     records = fit(
         classifier,
         task,
-        FromLabels(defence.loss(task.num_classes, steps)),
-        recipe,
+        FromLabels(loss, lambda images, indices: defence.beside(loss, workshop, images, indices)),
+        own_recipe,
         seed=seed,
         identity=identity,
         folder=scratch,
         validate=True,
         tensorboard=tensorboard,
-        progress=progress,
+        progress=None if shown is None else lambda done: watch.over(shown(done)),
     )
+    check = defence.check(workshop)
+    if start is not None:
+        trained["start"] |= {name: classifier.provenance.get(name) for name in ("defence", "recipe")}
+    if normal_teacher is not None:
+        normal_teacher.cpu()
+        trained["normal"] = {
+            "fingerprint": normal_teacher.fingerprint(),
+            "given": normal is not None,
+            "validation_accuracy": accuracy(predict(normal_teacher, task.validation), task.validation),
+            "test_accuracy": accuracy(predict(normal_teacher, task.test), task.test),
+        }
     classifier.provenance = {
         **trained,
         "identity": identity,
         "validation_accuracy": records[-1]["validation_accuracy"],
         "test_accuracy": accuracy(predict(classifier, task.test), task.test),
+        "collapse": watch.facts(records),
+        **({} if check is None else {"check": settings_of(check)}),
         "records": records,
     }
     if PartialState().is_main_process:
@@ -95,6 +167,44 @@ def train_teacher(
         _clear(scratch)
     PartialState().wait_for_everyone()
     return classifier
+
+
+def normal_folder(folder: Path) -> Path:
+    """Where the normal teacher of the teacher in ``folder`` is kept, if it is trained for it."""
+    return folder.with_name(f"{folder.name}.normal")
+
+
+def _settings(task: Task, defence: Defence, recipe: Recipe, seed: int) -> dict[str, Any]:
+    return {
+        "task": task.source,
+        "task_fingerprint": task.fingerprint,
+        "defence": {"name": defence.name, **settings_of(defence)},
+        "recipe": settings_of(recipe),
+        "seed": seed,
+    }
+
+
+def _identity(architecture: str, trained: dict[str, Any]) -> str:
+    return content_hash({"architecture": architecture, **trained})
+
+
+def _watch(task: Task, defence: Defence, start: Classifier | None, normal: Classifier | None) -> CollapseWatch:
+    """What validation accuracy is expected of a training that starts from ``start``, or from fresh weights."""
+    if start is not None:
+        expected = accuracy(predict(start, task.validation), task.validation)
+        return CollapseWatch((expected,), "the network that it started from")
+    if normal is not None:
+        records = normal.provenance.get("records")  # any JSON: a provenance may be the user's own
+        try:
+            expected_each = tuple(float(record["validation_accuracy"]) for record in records or ())
+        except (TypeError, KeyError, ValueError):
+            expected_each = ()
+        if expected_each:
+            return CollapseWatch(expected_each, "the normal teacher after the same epoch")
+        return CollapseWatch((), "the normal teacher has no record of its epochs")
+    if isinstance(defence, CrossEntropy):
+        return CollapseWatch((), "cross entropy is what others are compared with")
+    return CollapseWatch((), "no normal teacher is known")
 
 
 def holds_training(folder: Path, architecture: str, identity: str) -> bool:
@@ -108,7 +218,8 @@ def holds_training(folder: Path, architecture: str, identity: str) -> bool:
 
 def _clear(scratch: Path) -> None:
     """Delete the state to resume from, and what a kill left of one that was being written; events are kept."""
-    for file in scratch.glob(f"*{RESUME_FILE}*"):
-        file.unlink(missing_ok=True)
+    for name in (RESUME_FILE, ONCE_FILE):
+        for file in scratch.glob(f"*{name}*"):
+            file.unlink(missing_ok=True)
     with suppress(OSError):
         scratch.rmdir()

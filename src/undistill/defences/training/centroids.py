@@ -1,12 +1,18 @@
 """Banks of centroids: running means of each class's tempered outputs, one per power."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from undistill.defences.training.defence import Workshop
+from undistill.defences.training.processes import gather_batches, own_share, world_size
 from undistill.errors import InputError
+from undistill.information import merge, spectrum_update
 
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
 """Floor of Q, and of P/Q under the logarithm: the smallest normal float32, 1.2e-38. In training it changes nothing that
@@ -74,6 +80,33 @@ class Centroids(nn.Module):
         sums.index_copy_(0, target, sums.index_select(0, target).mul_(kept))
         sums.index_add_(0, target, self.features(probs, target))
 
+    @torch.no_grad()
+    def take(self, logits: Float[Tensor, "b classes"], target: Int64[Tensor, " b"]) -> None:
+        """Take a batch into a bank of the one power 1; all processes' batches where several train together. Rows that
+        are not finite stay out."""
+        everyone, target, _ = gather_batches(logits.detach(), target)
+        intact = everyone.sum(dim=1, keepdim=True).isfinite()
+        present = intact.to(everyone.dtype)
+        probs = torch.softmax(everyone.where(intact, 0.0), dim=1).mul_(present)
+        self.add(0, probs, target, self.count(target, present))
+
+    @torch.no_grad()
+    def recompute(self, batches: Iterable[tuple[Tensor, Tensor]], powers: Sequence[float]) -> None:
+        """Replace what is held by the exact sums over data: pairs of logits [n, C] and targets [n]. Where several
+        processes train together, each gives its own share."""
+        device = self.sums.device
+        total = None
+        for logits, target in batches:
+            part = spectrum_update(logits.to(device), target.long().to(device), powers)
+            total = part if total is None else merge(total, part)
+        if total is None:
+            raise InputError("recompute needs at least one batch of logits and targets, and got none.")
+        if world_size() > 1:
+            dist.all_reduce(total.probs)
+            dist.all_reduce(total.counts)
+        self.sums.copy_(self.of_class_sums(total.probs))
+        self.counts.copy_(total.counts)
+
     def require_seen(self, target: Int64[Tensor, " b"]) -> None:
         """Refuse classes that no batch has held yet."""
         unseen = target[self.counts[target] == 0].unique().tolist()
@@ -137,3 +170,32 @@ CENTROIDS: dict[str, type[FreeCentroids | SymmetricCentroids]] = {
     "free": FreeCentroids,
     "symmetric": SymmetricCentroids,
 }
+
+
+class OneBankLoss(nn.Module):
+    """A loss with free centroids at power 1: running class means, or exact ones after :meth:`recompute`."""
+
+    def __init__(self, num_classes: int, decay: float) -> None:
+        super().__init__()
+        self.centroids = FreeCentroids(1, num_classes, decay)
+
+    def recompute(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Replace the centroids by exact class means: see :meth:`CMIMLoss.recompute`."""
+        self.centroids.recompute(batches, [1.0])
+
+
+def log_of_share(share: float, num_classes: int) -> float:
+    """Log of a share of 1/C; minus infinity for none.
+
+    >>> round(log_of_share(0.1, 10), 3)
+    -4.605
+    """
+    return math.log(share / num_classes) if share else -math.inf
+
+
+def centroids_of_start(loss: nn.Module, workshop: Workshop) -> None:
+    """Set the centroids of ``loss`` to the exact class means where training starts from a trained network: its first
+    batches would give a poor mean of clusters that are there already. Fresh weights have no clusters yet."""
+    if workshop.started:
+        logits = workshop.logits(workshop.teacher)
+        loss.recompute([(own_share(logits), own_share(workshop.labels))])  # type: ignore[operator]

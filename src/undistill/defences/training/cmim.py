@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from undistill.defences.training.centroids import centroids_of_start
 from undistill.defences.training.cmim_loss import CMIM_POWERS, CMIMLoss, check_settings
-from undistill.defences.training.defence import Defence
+from undistill.defences.training.defence import Defence, Workshop
 from undistill.errors import InputError
 from undistill.information import check_powers
 
@@ -15,7 +16,8 @@ from undistill.information import check_powers
 class CMIM(Defence):
     """CMI minimised at several powers beside cross entropy, so that each class's outputs collapse to one point.
 
-    The formula and the meaning of each field are those of :class:`CMIMLoss`.
+    The formula and the meaning of each field are those of :class:`CMIMLoss`. A training that starts from a trained
+    network begins with the exact class means of all its training images as centroids.
 
     Args:
         weight: weight of the CMI term, at least 0.
@@ -48,6 +50,8 @@ class CMIM(Defence):
         "cross entropy plus the conditional mutual information of each class's outputs at several powers"
     )
 
+    source: ClassVar[str] = "arXiv 2507.00012, in our reading"
+
     def __post_init__(self) -> None:
         check_settings(
             weight=self.weight,
@@ -74,3 +78,6 @@ class CMIM(Defence):
             ramp_steps=round(self.ramp * steps),
             reduction="none",
         )
+
+    def prepare(self, loss: nn.Module, workshop: Workshop) -> None:
+        centroids_of_start(loss, workshop)

@@ -1,7 +1,7 @@
 """Cross entropy plus the conditional mutual information of a batch's clusters at several powers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from undistill.defences.training.centroids import CENTROIDS, SMALLEST_PROBABILITY
+from undistill.defences.training.defence import problems_of_numbers
+from undistill.defences.training.processes import gather_batches, world_size
 from undistill.errors import InputError, unknown_name
-from undistill.information import check_powers, merge, spectrum_update
+from undistill.information import check_powers
 
 WEIGHTINGS = ("inverse-square", "log-uniform", "none")
 AGGREGATIONS = ("mean", "maximum", "power-mean")
@@ -158,23 +160,15 @@ class CMIMLoss(nn.Module):
         >>> loss.centroids.sums[0, 0] / loss.centroids.counts[0]
         tensor([0.6904, 0.3096])
         """
-        device = self.centroids.sums.device
-        total = None
-        for logits, target in batches:
-            self._check(logits, target)
-            part = spectrum_update(logits.to(device), target.long().to(device), self.powers)
-            total = part if total is None else merge(total, part)
-        if total is None:
-            raise InputError("recompute needs at least one batch of logits and targets, and got none.")
-        probs, counts = total.probs, total.counts
-        if world_size() > 1:
-            dist.all_reduce(probs)
-            dist.all_reduce(counts)
-        self.centroids.sums.copy_(self.centroids.of_class_sums(probs))
-        self.centroids.counts.copy_(counts)
+        self.centroids.recompute(self._checked(batches), self.powers)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, weight={self.weight}, powers={self.powers}"
+
+    def _checked(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for logits, target in batches:
+            self._check(logits, target)
+            yield logits, target
 
     def _check(self, logits: Tensor, target: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.num_classes or not logits.is_floating_point():
@@ -288,11 +282,7 @@ def check_settings(
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
-    problems = []
-    if not (math.isfinite(weight) and weight >= 0):
-        problems.append(f"weight must be a finite number of at least 0, got {weight}")
-    if not (math.isfinite(exponent) and exponent >= 1):
-        problems.append(f"exponent of the power mean must be a finite number of at least 1, got {exponent}")
+    problems = problems_of_numbers([("weight", weight, 0), ("exponent of the power mean", exponent, 1)])
     if not 0 <= decay < 1:
         problems.append(f"decay must lie in [0, 1), got {decay}")
     if problems:
@@ -315,32 +305,3 @@ def power_weights(powers: Sequence[float], weighting: str) -> list[float]:
     ends = [log_powers[0], *log_powers, log_powers[-1]]
     widths = {inner: (ends[i + 2] - ends[i]) / 2 for i, inner in enumerate(log_powers)}
     return [len(powers) * widths[math.log(power)] / (log_powers[-1] - log_powers[0]) for power in powers]
-
-
-def world_size() -> int:
-    """Number of processes that train together; 1 without ``torch.distributed``."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def gather_batches(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, slice]:
-    """All processes' logits and targets, in the order of ranks, and where this process's own are among them."""
-    if world_size() == 1:
-        return logits, target, slice(None)
-    length = target.new_tensor([len(target)])
-    lengths = [torch.empty_like(length) for _ in range(world_size())]
-    dist.all_gather(lengths, length)
-    sizes = [int(size) for size in lengths]
-    # Collectives want equal shapes, so the batches travel padded to the longest one.
-    padding = max(sizes) - len(target)
-    padded_logits = F.pad(logits, (0, 0, 0, padding)).contiguous()
-    padded_target = F.pad(target, (0, padding))
-    all_logits = [torch.empty_like(padded_logits) for _ in sizes]
-    all_targets = [torch.empty_like(padded_target) for _ in sizes]
-    dist.all_gather(all_logits, padded_logits)
-    dist.all_gather(all_targets, padded_target)
-    start = sum(sizes[: dist.get_rank()])
-    return (
-        torch.cat([rows[:size] for rows, size in zip(all_logits, sizes, strict=True)]),
-        torch.cat([rows[:size] for rows, size in zip(all_targets, sizes, strict=True)]),
-        slice(start, start + len(target)),
-    )

@@ -18,6 +18,7 @@ class CrossEntropy(Defence):
 
     name: ClassVar[str] = "ce"
     summary: ClassVar[str] = "plain cross entropy, no defence"
+    source: ClassVar[str] = "standard"
 
     def loss(self, num_classes: int, steps: int) -> nn.Module:
         return nn.CrossEntropyLoss(reduction="none")

@@ -29,6 +29,7 @@ class LabelSmoothing(Defence):
 
     name: ClassVar[str] = "label-smoothing"
     summary: ClassVar[str] = "cross entropy to labels whose probability is partly spread over all classes"
+    source: ClassVar[str] = "arXiv 1512.00567, section 7"
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:

@@ -1,0 +1,84 @@
+"""From what a user calls a teacher to a black box."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from undistill.blackbox.access import FULL, Access
+from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
+from undistill.errors import InputError
+from undistill.models import Classifier, import_callable, load_checkpoint
+
+TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
+PROBE_IMAGES = 256  # of the validation split, by which a callable is looked at
+
+
+def open_black_box(
+    teacher: TeacherLike,
+    *,
+    class_names: tuple[str, ...],
+    probe: Float[Tensor, "n *shape"],
+    access: Access = FULL,
+    name: str | None = None,
+    trust_import_path: bool = False,
+) -> BlackBox:
+    """Turn what a user calls a teacher into a black box for a task.
+
+    Args:
+        teacher: a checkpoint folder, ``package.module:callable``, a classifier, any callable, or a black box.
+        class_names: the task's classes.
+        probe: a few of the task's images, float in [0, 1].
+        access: what the black box lets through, whether the teacher limits its answers so by itself (an API that
+            serves rounded probabilities, or the k largest) or gives full ones, which are then limited here.
+        name: what reports call it; by default the name of the folder, the architecture, the function or the class.
+        trust_import_path: let a checkpoint import and run the code that it names (see :func:`load_checkpoint`).
+
+    Raises:
+        InputError: no such folder or callable, or a teacher of another class count, class order or input shape than
+            the task; an access with more classes than there are, or another one than a black box has already; an access
+            on top of output defences that leave out a part of the answer.
+    """
+    access.check(len(class_names))
+    if isinstance(teacher, BlackBox):
+        return _limited(teacher, access)
+    if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
+        name, teacher = name or teacher, import_callable(teacher)
+    if isinstance(teacher, str | Path):
+        path = Path(teacher)
+        name, teacher = name or path.resolve().name, load_checkpoint(path, trust_import_path=trust_import_path)
+    if isinstance(teacher, Classifier):
+        name = name or teacher.architecture
+        if teacher.num_classes != len(class_names):
+            raise InputError(
+                f"teacher {name!r} has {teacher.num_classes} classes, the task has {len(class_names)}; "
+                "choose the task (and its classes) that the teacher was trained for"
+            )
+        if sorted(teacher.class_names) == sorted(class_names) and tuple(teacher.class_names) != class_names:
+            raise InputError(
+                f"teacher {name!r} has the task's classes in another order ({', '.join(teacher.class_names[:3])}, ... "
+                f"and not {', '.join(class_names[:3])}, ...); choose the task's classes in the teacher's order"
+            )
+        if teacher.input_shape != tuple(probe.shape[1:]):
+            raise InputError(
+                f"teacher {name!r} takes inputs of shape {teacher.input_shape}, the task has {tuple(probe.shape[1:])}"
+            )
+        return _limited(LocalBlackBox(name, teacher), access)
+    name = name or str(getattr(teacher, "__name__", type(teacher).__name__))
+    return _limited(CallableBlackBox(name, teacher, len(class_names), probe, access), access)
+
+
+def _limited(box: BlackBox, access: Access) -> BlackBox:
+    if isinstance(box, LimitedBlackBox) and box.policy == access:
+        return box
+    if box.defences and box.policy != FULL and not isinstance(box, LimitedBlackBox):
+        if access == FULL:
+            return box
+        raise InputError(
+            f"teacher {box.name!r} serves {box.policy.sentence} by its output defences, so access '{access}' cannot be "
+            "set on top; leave it out, or name its output defence as the last one (label-only, top-k, rounding)"
+        )
+    if box.policy not in (FULL, access):
+        raise InputError(f"teacher {box.name!r} is open to access '{box.policy}', not '{access}'; name that access")
+    return box if access == FULL else LimitedBlackBox(box, access)

@@ -1,0 +1,118 @@
+"""The comparison of all defences: a whole run in small, and what its tables and correlations say."""
+
+import json
+
+import pytest
+
+from benchmarks import defences
+from benchmarks.defences import app, correlations, leak_words, slug
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """A run on three classes with networks of four hidden units."""
+    folder = tmp_path_factory.mktemp("defences")
+    words = (
+        "run --task digits --classes 3 --fresh 0.2 --model mlp-4 --student mlp-2 --epochs 2 --batch-size 16 --seeds 2"
+    )
+    words += f" --out {folder / 'out'} --record small --defence cmim:weight=0.1 --attack kd:temperature=4"
+    words += " --attack kd-mse --placebo-smoothing 0.1 --smoothing 0.1"
+    served = ["--output-defence", "label-only on ce", "--output-defence", "top-k:k=2 on cmim:weight=0.1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(defences, "RECORDS", folder)
+        for command in ([*words.split(), *served], ["pages"]):
+            app(command, exit_on_error=False, print_error=False, result_action="return_value")
+    return json.loads((folder / "small.json").read_text()), folder
+
+
+def test_a_run_measures_every_defence_with_both_kinds_of_queries(record):
+    held, _ = record
+    assert [entry["label"] for entry in held["defences"]] == [
+        "ce",
+        "cmim:weight=0.1",
+        "label-only on ce",
+        "top-k:k=2 on cmim:weight=0.1",
+    ]
+    for entry in held["defences"]:
+        assert len(entry["teachers"]) == 2
+        assert set(entry["cells"]) == {"train", "fresh"}
+        for cells in entry["cells"].values():
+            for cell in cells:
+                assert len(cell["knockoff"]) == len(cell["control"]) == 2
+
+
+def test_an_attack_that_cannot_use_an_answer_is_left_out(record):
+    held, folder = record
+    attacks = {entry["label"]: [cell["attack"] for cell in entry["cells"]["train"]] for entry in held["defences"]}
+    assert attacks["ce"] == ["kd", "kd-mse"]
+    assert attacks["label-only on ce"] == ["kd"]
+    table = (folder / "small-leak-train.md").read_text().splitlines()
+    assert table[0] == "| defence | kd | kd-mse |"
+    [line] = [line for line in table if "label-only" in line]
+    assert line.endswith("| cannot be run |")
+
+
+def test_leaks_are_those_of_the_mean_student_of_each_teacher(record):
+    held, _ = record
+    for entry in held["defences"]:
+        for cell in entry["cells"]["fresh"]:
+            gaps = [a - b for a, b in zip(cell["knockoff"], cell["control"], strict=True)]
+            assert cell["leak"]["mean"] == pytest.approx(sum(gaps) / 2)
+
+
+def test_two_teachers_share_no_student(record):
+    _, folder = record
+    seeds = {
+        path.relative_to(folder / "out" / "train").parts[0]: json.loads(path.read_text())["protocol"]["first_seed"]
+        for path in (folder / "out" / "train").rglob("audit.json")
+    }
+    assert len(seeds) == 4  # two teachers of each label, in two groups of attacks
+    assert {seeds[name] for name in seeds if name.startswith("teachers-0")} == {0}
+    assert {seeds[name] for name in seeds if name.startswith("teachers-1")} == {2}
+
+
+def test_tables_are_written_for_what_was_measured(record):
+    _, folder = record
+    names = {path.stem.removeprefix("small-") for path in folder.glob("small-*.md")}
+    assert names == {
+        "utility",
+        "spectrum",
+        "source",
+        "leak-train",
+        "leak-fresh",
+        "choice-train",
+        "choice-fresh",
+        "correlations",
+    }
+
+
+def fake_entry(values, leaks):
+    teachers = [{f"{part}_{name}": v for part in ("train", "test") for name in defences.PREDICTORS} for v in values]
+    cells = {
+        "train": [
+            {"knockoff": leaks, "control": [0.0] * len(leaks)},
+            {"knockoff": [-9.0] * len(leaks), "control": [0.0] * len(leaks)},
+        ]
+    }
+    return {"teachers": teachers, "cells": cells}
+
+
+def test_the_correlation_is_that_of_ranks_with_the_largest_leak():
+    rising = {"defences": [fake_entry([v, v + 1], [v**3, (v + 1) ** 3]) for v in (0.0, 2.0, 4.0, 6.0)]}
+    for row in correlations(rising, "train"):
+        assert row["rho"] == pytest.approx(1)
+        assert row["low"] == pytest.approx(1)
+    falling = {"defences": [fake_entry([v, v + 1], [-v, -v - 1]) for v in (0.0, 2.0, 4.0, 6.0)]}
+    assert all(row["rho"] == pytest.approx(-1) for row in correlations(falling, "train"))
+
+
+def test_numbers_that_are_not_finite_are_left_out_of_the_correlation():
+    entries = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)] + [fake_entry([None, None], [50.0, 60.0])]
+    rows = correlations({"defences": entries}, "train")
+    assert {(row["defences"], row["teachers"]) for row in rows} == {(3, 6)}
+
+
+def test_words():
+    cell = {"leak": {"mean": 1.0, "low": 0.25, "high": 1.75}, "outcome": "leaks"}
+    assert leak_words(cell) == "+1.00 [+0.25, +1.75] **leaks**"
+    assert slug("top-k:k=3 on cmim:weight=0.3,ramp=0.1") == "top-k-k-3-on-cmim-weight-0.3-ramp-0.1"
