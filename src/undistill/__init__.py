@@ -11,15 +11,18 @@ The rooms, from the ground up:
 """
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Audit, Protocol, audit, audit_all
 from undistill.defences.training import CMIM, CMIMLoss
 from undistill.errors import InputError
-from undistill.information import CMISpectrum
 from undistill.models import Classifier, load_checkpoint, save_checkpoint
 from undistill.tasks import Task, load_task
 from undistill.training import Recipe, train_teacher
+
+if TYPE_CHECKING:
+    from undistill.information import CMISpectrum
 
 __version__ = version("undistill")
 
@@ -43,3 +46,12 @@ __all__ = [
     "save_checkpoint",
     "train_teacher",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``CMISpectrum`` when it is asked for, as in ``undistill.information``."""
+    if name == "CMISpectrum":
+        from undistill.information import CMISpectrum
+
+        return CMISpectrum
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """How much a served distribution says beyond the class: conditional mutual information (CMI) at every power a = 1/T."""
 
+from typing import TYPE_CHECKING, Any
+
 from undistill.information.divergence import kl_divergence
-from undistill.information.metrics import CMISpectrum
 from undistill.information.powers import DEFAULT_POWERS, check_powers, temper
 from undistill.information.spectrum import (
     Spectrum,
@@ -12,6 +13,9 @@ from undistill.information.spectrum import (
     spectrum_json,
     spectrum_update,
 )
+
+if TYPE_CHECKING:
+    from undistill.information.metrics import CMISpectrum
 
 __all__ = [
     "DEFAULT_POWERS",
@@ -27,3 +31,12 @@ __all__ = [
     "spectrum_update",
     "temper",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``CMISpectrum`` when it is asked for: torchmetrics takes longer to import than all the rest, PyTorch included."""
+    if name == "CMISpectrum":
+        from undistill.information.metrics import CMISpectrum
+
+        return CMISpectrum
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

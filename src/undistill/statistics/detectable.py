@@ -2,8 +2,7 @@
 
 import math
 
-from scipy import stats
-from scipy.optimize import brentq
+import scipy  # its parts are loaded when they are first used
 
 from undistill.errors import InputError
 from undistill.statistics.checks import check_alpha
@@ -44,12 +43,12 @@ def smallest_detectable(standard_deviation: float, n: int, *, alpha: float, powe
         return math.inf
     if not (math.isfinite(standard_deviation) and standard_deviation >= 0):
         raise InputError(f"standard_deviation is {standard_deviation}, but must be finite and 0 or more")
-    critical = float(stats.t.isf(alpha, n - 1))
+    critical = float(scipy.stats.t.isf(alpha, n - 1))
 
     def excess(shift: float) -> float:
-        return float(stats.nct.sf(critical, n - 1, shift)) - power
+        return float(scipy.stats.nct.sf(critical, n - 1, shift)) - power
 
     largest = critical
     while excess(largest) < 0:
         largest *= 2
-    return float(brentq(excess, 0, largest)) * standard_deviation / math.sqrt(n)
+    return float(scipy.optimize.brentq(excess, 0, largest)) * standard_deviation / math.sqrt(n)

@@ -6,7 +6,7 @@ import math
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from scipy import stats
+import scipy  # its parts are loaded when they are first used
 
 from undistill.errors import InputError
 from undistill.statistics.checks import Values, finite_values
@@ -48,5 +48,5 @@ def interval(values: Values, confidence: float = 0.95) -> Interval:
     centre, n = mean(numbers), len(numbers)
     if n == 1:
         return Interval(centre, -math.inf, math.inf)
-    reach = float(stats.t.isf((1 - confidence) / 2, n - 1)) * stdev(numbers) / math.sqrt(n)
+    reach = float(scipy.stats.t.isf((1 - confidence) / 2, n - 1)) * stdev(numbers) / math.sqrt(n)
     return Interval(centre, centre - reach, centre + reach)

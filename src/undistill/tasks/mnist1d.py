@@ -7,8 +7,8 @@ deviation.
 """
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from jaxtyping import Float64
-from scipy.ndimage import gaussian_filter1d
 
 from undistill.tasks.source import Source, consecutive
 
@@ -73,7 +73,7 @@ def mnist1d_signals(per_class: int, seed: int) -> Float64[np.ndarray, "n length"
     turned = (np.arange(signals.shape[1]) - random.randint(SHIFT, size=(count, 1))) % signals.shape[1]
     signals, in_template = signals[rows, turned], position[rows, turned] < points
 
-    noise = CORRELATED_NOISE * gaussian_filter1d(random.standard_normal(signals.shape), 2, axis=1)
+    noise = CORRELATED_NOISE * scipy.ndimage.gaussian_filter1d(random.standard_normal(signals.shape), 2, axis=1)
     signals = np.where(in_template, signals, noise) + WHITE_NOISE * random.standard_normal(signals.shape)
     slopes = SHEAR * (random.random_sample((count, 1)) - 0.5)
     signals = signals - slopes * np.linspace(-0.5, 0.5, signals.shape[1])

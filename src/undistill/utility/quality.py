@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 from undistill.errors import InputError
 from undistill.information.spectrum import check_outputs
@@ -117,6 +116,8 @@ def calibration_error(sure: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> f
     >>> round(calibration_error(torch.tensor([0.9, 0.9]), torch.tensor([True, False])), 4)
     0.4
     """
+    from torchmetrics.functional.classification import binary_calibration_error  # seconds: only where it is used
+
     return float(binary_calibration_error(sure, right.long(), n_bins=BINS, norm="l1"))
 
 
@@ -148,6 +149,8 @@ def auroc(above: Float[Tensor, " n"], below: Float[Tensor, " m"]) -> float:
     """
     if not len(above) or not len(below):
         return math.nan  # torchmetrics would say 0
+    from torchmetrics.functional.classification import binary_auroc  # seconds: only where it is used
+
     kinds = torch.cat([torch.ones_like(above), torch.zeros_like(below)]).long()
     return float(binary_auroc(torch.cat([above, below]), kinds))
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 import torch
 from jaxtyping import Float, Float64
-from scipy.special import ndtri
 from torch import Tensor
 
 from undistill.defences.output.decision import first, logarithms, probabilities
@@ -96,4 +96,4 @@ class KeyedNoise(FixedDefence):
         levels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
         streams = [hashlib.shake_256(key + image.tobytes()).digest(WORD * classes) for image in levels]
         words = np.frombuffer(b"".join(streams), dtype="<u4").reshape(len(images), classes)
-        return torch.from_numpy(ndtri((words + 0.5) / 2.0 ** (8 * WORD)))
+        return torch.from_numpy(scipy.special.ndtri((words + 0.5) / 2.0 ** (8 * WORD)))
