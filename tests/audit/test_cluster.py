@@ -9,6 +9,7 @@ import pytest
 from undistill.attacks import KD
 from undistill.audit import RayCluster, Trial, audit
 from undistill.audit.cluster import AnswerKeeper, _check_code, _room
+from undistill.audit.run import Plan
 from undistill.blackbox import Page, Queries
 from undistill.errors import InputError
 from undistill.training import Recipe
@@ -73,7 +74,7 @@ def test_the_room_of_a_cluster_is_counted_node_by_node():
     assert _room(held, RayCluster(cpus_per_trial=0.1)) == 30 + 40
     assert _room(held, RayCluster(gpus_per_trial=0.25)) == 4
     with pytest.raises(
-        InputError, match=r"takes 5 CPUs and 0 GPUs, which no node .* nodes of 3 CPUs and 0 GPUs; 4 CPUs"
+        InputError, match="takes 5 CPUs and 0 GPUs, which no node .* nodes of 3 CPUs and 0 GPUs; 4"
     ):
         _room(held, RayCluster(cpus_per_trial=5))
 
@@ -140,12 +141,12 @@ def test_a_cluster_says_what_is_wrong_as_one_process_does(cluster, task, protoco
     few = RayCluster(address=cluster.address, cpus_per_trial=2)
     with pytest.raises(InputError, match="a trial takes 2 CPUs and 0 GPUs, which no node of the cluster has"):
         audit(teachers / "ce", task, out=tmp_path / "few", protocol=protocol, workers=few)
-    monkeypatch.setattr("undistill.audit.run.Plan.judging", lambda *_: [Trial(task.fingerprint, "mlp-4", Recipe(), 0)])
+    monkeypatch.setattr(Plan, "judging", lambda *_: [Trial(task.fingerprint, "mlp-4", Recipe(), 0)])
     where = RayCluster(address=cluster.address)
     with pytest.raises(InputError, match=r"^reference with mlp-4 \(seed 0\): a reference trial needs a smoothing"):
         audit(teachers / "ce", task, out=tmp_path / "refused", protocol=protocol, workers=where)
     gone = RayCluster(address="127.0.0.1:1")
     with pytest.raises(
-        InputError, match=r"there is no Ray cluster at '127.0.0.1:1' .*start one with `ray start --head`"
+        InputError, match="there is no Ray cluster at '127.0.0.1:1' .*start one with `ray start"
     ):
         audit(teachers / "ce", task, out=tmp_path / "gone", protocol=protocol, workers=gone)

@@ -41,8 +41,8 @@ class RayCluster:
     """
 
     address: str | None = None
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
+    cpus_per_trial: int | float = 1
+    gpus_per_trial: int | float = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.cpus_per_trial < float("inf"):

@@ -12,6 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings
 from undistill.audit.cluster import RayCluster, RayExecutor
@@ -42,6 +45,7 @@ from undistill.tasks import Task, load_task
 from undistill.training import Recipe, defaults_for, train_teacher
 from undistill.utility import kept_teacher, kept_utility
 
+UNDEFENDED = "undefended"  # the folder, in that of an audit, of the teacher that it trains
 MARK = "undistill.json"  # in the folder of an audit: whose it is
 USED = "used.json"  # there, too: by teacher, the content hashes of the trials that its result rests on
 
@@ -138,38 +142,19 @@ def audit_all(
     if not isinstance(workers, RayCluster):
         workers = count_workers(workers)
     outcomes = None if store is None else Store(store)
-    task = load_task(task) if isinstance(task, str) else task
     watcher = watcher or SilentWatcher()
-    defaults = defaults_for(task.input_shape)
-    if protocol is None:
-        students = (defaults.student,)
-        protocol = Protocol(students, defaults.recipe, battery(task, students))
-    probe = task.validation.images[:PROBE_IMAGES].float().div(255)
-    open_box = partial(
-        open_black_box,
-        class_names=task.class_names,
-        probe=probe,
-        access=protocol.access,
-        trust_import_path=trust_import_path,
+    task, protocol, boxes, given = open_all(
+        teachers, task, names=names, protocol=protocol, undefended=undefended, trust_import_path=trust_import_path
     )
-    if names is not None and len(names) != len(teachers):
-        raise InputError(f"there are {len(names)} names for {len(teachers)} teachers; give one each, or none")
-    boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
-    given = None if undefended is None else open_box(undefended)
-    every_setting = [attack for grid in protocol.attacks for attack in grid]
-    attackers = protocol.data.attackers_task(task)
-    check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
-    for box in boxes if given is None else [*boxes, given]:
-        check_answers(box, every_setting)
-        check_split(box, task)
-        check_black_box(box, probe[:CHECKED_IMAGES])
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
         out = Path(folder)
         _claim(out, task, protocol, boxes)
         reference = given
         if reference is None:
-            plain_box = _undefended_among(boxes, task) or _train_undefended(boxes, task, out / "undefended", watcher)
-            reference = open_box(plain_box)
+            plain_box = undefended_among(boxes, task) or _train_undefended(boxes, task, out / UNDEFENDED, watcher)
+            reference = open_black_box(
+                plain_box, class_names=task.class_names, probe=_probe(task), access=protocol.access
+            )
         everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
 
         if outcomes is None:
@@ -178,9 +163,8 @@ def audit_all(
         paths = {box.name: audit_path(out, box.name, alone=alone) for box in boxes}
         diary = Diary(watcher, {box.name: (paths[box.name], head_json(task, box, protocol)) for box in boxes})
         plan = Plan(task, protocol, everyone)
-        tasks = [plan.attackers, plan.controls]
         used: set[str] = set()
-        with open_executor(workers, tasks, everyone, out / "answers", answer_space) as executor:
+        with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
             used |= _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
             used |= _run_stage("judge on test", plan.judging(outcomes), executor, outcomes, diary)
         write_json(out / USED, used_trials(out) | {box.name: sorted(used) for box in boxes})
@@ -200,6 +184,51 @@ def audit_all(
             write_json(paths[box.name], result.to_json())
             results.append(result)
         return results
+
+
+def open_all(
+    teachers: Sequence[TeacherLike],
+    task: str | Task,
+    *,
+    names: Sequence[str] | None,
+    protocol: Protocol | None,
+    undefended: TeacherLike | None,
+    trust_import_path: bool,
+) -> tuple[Task, Protocol, list[BlackBox], BlackBox | None]:
+    """The task, what is done, the teachers, and the undefended one if it is given; arguments as of :func:`audit_all`.
+
+    Raises:
+        InputError: whatever can be refused before anything is trained.
+    """
+    task = load_task(task) if isinstance(task, str) else task
+    defaults = defaults_for(task.input_shape)
+    if protocol is None:
+        students = (defaults.student,)
+        protocol = Protocol(students, defaults.recipe, battery(task, students))
+    probe = _probe(task)
+    open_box = partial(
+        open_black_box,
+        class_names=task.class_names,
+        probe=probe,
+        access=protocol.access,
+        trust_import_path=trust_import_path,
+    )
+    if names is not None and len(names) != len(teachers):
+        raise InputError(f"there are {len(names)} names for {len(teachers)} teachers; give one each, or none")
+    boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
+    given = None if undefended is None else open_box(undefended)
+    every_setting = [attack for grid in protocol.attacks for attack in grid]
+    attackers = protocol.data.attackers_task(task)
+    check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    for box in boxes if given is None else [*boxes, given]:
+        check_answers(box, every_setting)
+        check_split(box, task)
+        check_black_box(box, probe[:CHECKED_IMAGES])
+    return task, protocol, boxes, given
+
+
+def _probe(task: Task) -> Float[Tensor, "n *shape"]:
+    return task.validation.images[:PROBE_IMAGES].float().div(255)
 
 
 def audit_path(out: Path, name: str, *, alone: bool) -> Path:
@@ -233,11 +262,13 @@ class Plan:
     Attributes:
         attackers: the task with the attacker's images, of which knockoffs ask.
         controls: the task that references and placebos learn.
+        tasks: the data of all trials.
     """
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
         self.protocol, self.boxes = protocol, boxes
         self.attackers, self.controls = protocol.data.attackers_task(task), protocol.data.controls_task(task)
+        self.tasks = [self.attackers, self.controls]
 
     def _references(self, student: str) -> list[Trial]:
         trial = self._trial(self.controls, student)
@@ -293,6 +324,16 @@ class Plan:
             return math.fsum(outcome["validation_accuracy"] for outcome in outcomes)
 
         return max(choice, key=validation)
+
+    def smallest(self) -> list[Trial]:
+        """As many trials as are judged at least, each choice by its first setting: the real one is not known yet."""
+        return [
+            replace(choice[0], seed=seed) for choice in self._choices(self.boxes) for seed in self.protocol.judged_seeds
+        ]
+
+    def largest(self) -> list[Trial]:
+        """The same if every cell gets all of its seeds."""
+        return self.smallest()
 
     def measured(self, box: BlackBox, store: Store) -> list[Measured]:
         """The accuracies of every cell of ``box``."""
@@ -401,7 +442,7 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
     write_json(path, {"task": task.fingerprint, "attacker": attacker, "teachers": marks, "alone": alone})
 
 
-def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
+def undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
     """The first teacher that was trained with cross entropy, without its output defences, if it has any."""
     for box in boxes:
         whole = box.undefended
@@ -413,8 +454,8 @@ def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
     return None
 
 
-def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watcher: Watcher) -> BlackBox:
-    """Train a cross-entropy teacher like the first audited one of which architecture and recipe are known."""
+def undefended_training(boxes: Sequence[BlackBox], task: Task) -> tuple[str, Recipe]:
+    """Architecture and recipe of a cross-entropy teacher like the first audited one of which they are known."""
     defaults = defaults_for(task.input_shape)
     architecture, recipe = defaults.teacher, defaults.recipe
     for box in boxes:
@@ -427,6 +468,11 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
             if isinstance(made, dict):
                 recipe = Recipe(**made | {"milestones": tuple(made["milestones"])})
             break
+    return architecture, recipe
+
+
+def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watcher: Watcher) -> BlackBox:
+    architecture, recipe = undefended_training(boxes, task)
     classifier = train_teacher(
         task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=watcher.training
     )

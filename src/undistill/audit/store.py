@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from undistill.audit.places import Listed, Place, place_at
-from undistill.audit.trial import SCHEMA, Trial
+from undistill.audit.trial import OUTCOME_FORMAT, Trial
 from undistill.errors import InputError
 from undistill.files import content_hash
 
@@ -62,7 +62,12 @@ class Store:
         object.__setattr__(self, "place", place_at(self.where))
 
     def __contains__(self, trial: Trial) -> bool:
-        return trial.key in self._read or bool(self.place.read([trial.key + SUFFIX]))
+        """Whether there is an outcome that can be used; a damaged file is none."""
+        if trial.key not in self._read:
+            name = trial.key + SUFFIX
+            for content in self.place.read([name]).values():
+                self._take(name, content)
+        return trial.key in self._read
 
     def missing(self, trials: Iterable[Trial], note: Callable[[str], None]) -> list[Trial]:
         """The trials, each once, whose outcomes have yet to be made.
@@ -77,17 +82,19 @@ class Store:
         held = self.place.list()
         unread = [key for key in wanted if key not in self._read and key + SUFFIX in held]
         for name, content in self.place.read([key + SUFFIX for key in unread]).items():
-            key = name.removesuffix(SUFFIX)
-            file, problem = _parse(name, content)
-            if problem is None:
-                self._read[key] = file["outcome"]
-            else:
+            problem = self._take(name, content)
+            if problem is not None:
                 self.place.rename(name, name + DAMAGED)
                 note(
                     f"{self.place}/{name} is damaged ({problem}): it is set aside as {name + DAMAGED}, and "
-                    f"{wanted[key].title} runs again"
+                    f"{wanted[name.removesuffix(SUFFIX)].title} runs again"
                 )
         return [trial for key, trial in wanted.items() if key not in self._read]
+
+    def count(self, trials: Iterable[Trial]) -> int:
+        """How many of these trials have a file; it is not opened."""
+        held = self.place.list()
+        return sum(trial.key + SUFFIX in held for trial in set(trials))
 
     def write(self, trial: Trial, outcome: dict[str, Any]) -> None:
         """Store an outcome.
@@ -120,14 +127,20 @@ class Store:
             found = self.place.read([name])
             if not found:
                 raise InputError(f"{self.place} holds no outcome of {trial.title}; run the same command again")
-            file, problem = _parse(name, found[name])
+            problem = self._take(name, found[name])
             if problem is not None:
                 raise InputError(
                     f"{self.place}/{name} is damaged ({problem}); run the same command again: it sets the file aside "
                     "and re-runs that trial alone"
                 )
-            self._read[trial.key] = file["outcome"]
         return self._read[trial.key]
+
+    def _take(self, name: str, content: bytes) -> str | None:
+        """Keep a file's outcome, or say what is wrong with it."""
+        file, problem = _parse(name, content)
+        if problem is None:
+            self._read[name.removesuffix(SUFFIX)] = file["outcome"]
+        return problem
 
     def entries(self) -> Iterator[Entry]:
         """Every file, read and checked, in the order of names."""
@@ -158,8 +171,8 @@ def _parse(name: str, content: bytes) -> tuple[dict[str, Any], str | None]:
     try:
         file = json.loads(content)
         checked = {"trial": file["trial"], "outcome": file["outcome"]}
-        if file["trial"].get("schema") != SCHEMA:
-            return file, f"of an earlier version (schema {file['trial'].get('schema')!r}, now {SCHEMA!r})"
+        if file["trial"].get("format") != OUTCOME_FORMAT:
+            return file, f"of another version (format {file['trial'].get('format')}, here {OUTCOME_FORMAT})"
         if file["checksum"] != content_hash(checked):
             return file, "its checksum is another one"
         if content_hash(file["trial"]) + SUFFIX != name:

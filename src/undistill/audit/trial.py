@@ -26,7 +26,7 @@ from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
 from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
-SCHEMA = "undistill.trial/2"  # of a stored outcome; another number is another key, so no earlier outcome is misread
+OUTCOME_FORMAT = 2  # 2: with a checksum. It is part of the key, so an outcome of an earlier format is not reused.
 FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 
@@ -81,7 +81,7 @@ class Trial:
     def description(self) -> dict[str, Any]:
         """All of it as JSON. The attack's code is part of it: outcomes of a changed attack are not reused."""
         return {
-            "schema": SCHEMA,
+            "format": OUTCOME_FORMAT,
             "undistill": _version(),
             "role": self.role,
             "task": self.task,
