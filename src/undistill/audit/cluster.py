@@ -78,12 +78,16 @@ class RayExecutor(Executor):
         try:
             self.workers = _room(ray, cluster)
             context = ray.put((by_fingerprint(tasks), by_fingerprint(boxes)))
-            needs = {"num_cpus": cluster.cpus_per_trial, "max_retries": RETRIES}
+            # A process of a dying node may still report that others are out of its reach: that is no reason to stop.
+            retried = {"max_retries": RETRIES, "retry_exceptions": [ray.exceptions.RayError]}
+            needs = {"num_cpus": cluster.cpus_per_trial, **retried}
             # Answers are asked on a CPU, as everywhere. A trial that waits for them makes room for just that.
             asking = ray.remote(**needs)(_ask)
             here = ray.get_runtime_context().get_node_id()
-            place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-            keeper = ray.remote(num_cpus=0, scheduling_strategy=place)(AnswerKeeper)
+            place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+            # If it is lost nevertheless, it begins anew, and answers are asked for again.
+            lasting = {"max_restarts": -1, "max_task_retries": -1}
+            keeper = ray.remote(num_cpus=0, scheduling_strategy=place, **lasting)(AnswerKeeper)
             self._keeper = keeper.remote([context], asking, answer_space)
             self._train = ray.remote(**needs, num_gpus=cluster.gpus_per_trial)(_train)
             self._context = context

@@ -209,7 +209,7 @@ def _teacher(fingerprint: str | None, names: dict[str, str]) -> str:
     return "-" if fingerprint is None else names.get(fingerprint, fingerprint[:SHOWN])
 
 
-def _kilobytes(size: float) -> str:
+def _kilobytes(size: int) -> str:
     return f"{size / 1000:,.0f} kB"
 
 

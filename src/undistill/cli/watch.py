@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from undistill.audit import Cell, Stage, Trial, decided
+from undistill.report import duration
 from undistill.training import Progress, Recipe, TerminalProgress
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -64,7 +65,7 @@ class TerminalWatcher:
         self.bar.reset(self.row, description=stage.title, total=total, completed=self.ended, visible=True)
         self.bar.update(self.row, cells=self._cells())
         if not self.console.is_terminal:
-            self.console.print(f"{stage.title}: {total} trials, {self.ended} stored", highlight=False)
+            self._line(f"{stage.title}: {total} trials, {self.ended} stored")
 
     def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
         self.ended += 1
@@ -78,15 +79,16 @@ class TerminalWatcher:
             return
         self.last_line = now
         left = (now - self.started) / (self.ended - self.current.stored) * (total - self.ended)
-        self.console.print(
-            f"{self.current.title}: {self.ended}/{total} trials{self._cells()}, {left:.0f} s left", highlight=False
-        )
+        self._line(f"{self.current.title}: {self.ended}/{total} trials{self._cells()}, {duration(left)} left")
 
     def judged(self, teacher: str, cells: Sequence[Cell]) -> None:
         self.decided[teacher] = decided(cells)
 
     def note(self, sentence: str) -> None:
-        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True, style="yellow")
+        self._line(sentence, "yellow")
+
+    def _line(self, words: str, style: str = "") -> None:
+        self.console.print(words, highlight=False, markup=False, soft_wrap=True, style=style)
 
     def _cells(self) -> str:
         """Cells in words; nothing for a stage without knockoffs."""
