@@ -73,9 +73,7 @@ def test_the_room_of_a_cluster_is_counted_node_by_node():
     assert _room(held, RayCluster(cpus_per_trial=2)) == 1 + 2
     assert _room(held, RayCluster(cpus_per_trial=0.1)) == 30 + 40
     assert _room(held, RayCluster(gpus_per_trial=0.25)) == 4
-    with pytest.raises(
-        InputError, match="takes 5 CPUs and 0 GPUs, which no node .* nodes of 3 CPUs and 0 GPUs; 4"
-    ):
+    with pytest.raises(InputError, match=r"takes 5 CPUs and 0 GPUs, which no node .* nodes of 3 CPUs and 0 GPUs; 4"):
         _room(held, RayCluster(cpus_per_trial=5))
 
 
@@ -90,6 +88,13 @@ def test_the_room_of_a_cluster_is_counted_node_by_node():
 def test_what_a_trial_takes_is_checked(settings, words):
     with pytest.raises(InputError, match=words):
         RayCluster(**settings)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(task, protocol, teachers, tmp_path):
+    pytest.importorskip("ray")
+    gone = RayCluster(address="127.0.0.1:1")
+    with pytest.raises(InputError, match=r"no Ray cluster at '127.0.0.1:1' \(.*refused\); start one with `ray start"):
+        audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=gone)
 
 
 # The whole.
@@ -145,8 +150,3 @@ def test_a_cluster_says_what_is_wrong_as_one_process_does(cluster, task, protoco
     where = RayCluster(address=cluster.address)
     with pytest.raises(InputError, match=r"^reference with mlp-4 \(seed 0\): a reference trial needs a smoothing"):
         audit(teachers / "ce", task, out=tmp_path / "refused", protocol=protocol, workers=where)
-    gone = RayCluster(address="127.0.0.1:1")
-    with pytest.raises(
-        InputError, match="there is no Ray cluster at '127.0.0.1:1' .*start one with `ray start"
-    ):
-        audit(teachers / "ce", task, out=tmp_path / "gone", protocol=protocol, workers=gone)

@@ -28,7 +28,9 @@ def test_ls_counts_by_role_attack_student_and_teacher(run, audited):
     assert out.splitlines()[-1].startswith(f"{audited / 'trials'}: 6 files, ")
     held = json.loads(run("store", "ls", audited / "trials", "--json").out)
     assert [(row["role"], row["files"]) for row in held["rows"]] == [("knockoff", 2), ("placebo", 2), ("reference", 2)]
-    assert sum(row["bytes"] for row in held["rows"]) == sum(path.stat().st_size for path in (audited / "trials").iterdir())
+    assert sum(row["bytes"] for row in held["rows"]) == sum(
+        path.stat().st_size for path in (audited / "trials").iterdir()
+    )
 
 
 def test_verify_names_what_is_damaged_and_the_audit_runs_it_again(run, quick, audited):

@@ -136,13 +136,21 @@ def _connect(ray: Any, cluster: RayCluster) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings["include_dashboard"] = False
     try:
+        _knock(cluster.address)
         ray.init(cluster.address or "local", **settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = "on this machine" if cluster.address is None else f"at {cluster.address!r}"
         raise InputError(
             f"there is no Ray cluster {where} ({' '.join(str(error).split())}); start one with `ray start --head` and "
             "name the address that it says"
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    """Fail within seconds where nobody listens; Ray itself would try for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _room(ray: Any, cluster: RayCluster) -> int:
@@ -205,7 +213,7 @@ class ClusterAnswers(SharedAnswers):
     def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
         ray = require("ray", "ray")
         sent = None if task.fingerprint in self.known else task  # with a budget of queries it is a part of a known one
-        size = 4 * len(task.train) * task.num_classes
+        size = 4 * len(task.test if page.kind == "test" else task.train) * task.num_classes
         [reference] = ray.get(self.keeper.page.remote(box.fingerprint, task.fingerprint, sent, page, size))
         return torch.from_numpy(ray.get(reference).copy())  # what lies in the object store is not writable
 

@@ -121,9 +121,9 @@ def forecast_audit(
     reference = found or _Untrained()
     everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
     plan = Plan(task, protocol, everyone)
-    tuning = plan.tuning()
-    ends = [list(dict.fromkeys([*tuning, *judged])) for judged in (plan.smallest(), plan.largest())]
     held = None if store is None and out is None else Store(store or Path(out or "") / "trials")
+    tuning = plan.tuning()
+    ends = [list(dict.fromkeys([*tuning, *judged])) for judged in (plan.smallest(held), plan.largest(held))]
     count = count_workers(workers) if not isinstance(workers, RayCluster) else 1
     with one_thread():
         clock = _Clock({each.fingerprint: each for each in plan.tasks})

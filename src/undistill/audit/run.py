@@ -325,15 +325,20 @@ class Plan:
 
         return max(choice, key=validation)
 
-    def smallest(self) -> list[Trial]:
-        """As many trials as are judged at least, each choice by its first setting: the real one is not known yet."""
-        return [
-            replace(choice[0], seed=seed) for choice in self._choices(self.boxes) for seed in self.protocol.judged_seeds
-        ]
+    def smallest(self, store: Store | None) -> list[Trial]:
+        """As many trials as are judged at least. Each choice is shown by the setting that is chosen as far as the store
+        knows it, else by its first."""
+        likely = [self._likely(choice, store) for choice in self._choices(self.boxes)]
+        return [replace(trial, seed=seed) for trial in likely for seed in self.protocol.judged_seeds]
 
-    def largest(self) -> list[Trial]:
+    def largest(self, store: Store | None) -> list[Trial]:
         """The same if every cell gets all of its seeds."""
-        return self.smallest()
+        return self.smallest(store)
+
+    def _likely(self, choice: Sequence[Trial], store: Store | None) -> Trial:
+        tried = [replace(trial, seed=seed) for trial in choice for seed in self.protocol.chosen_seeds]
+        known = len(choice) == 1 or (store is not None and all(trial in store for trial in tried))
+        return self._choose(choice, store) if known and store is not None else choice[0]
 
     def measured(self, box: BlackBox, store: Store) -> list[Measured]:
         """The accuracies of every cell of ``box``."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from undistill.attacks import Attack
 from undistill.audit.lab import AuditLab
-from undistill.blackbox import BlackBox, Queries, SharedAnswers
+from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
@@ -212,7 +212,7 @@ def train_student(
         "notes": notes,
     }
     if box is not None:
-        same = box.answers(task.test).argmax(1) == test.argmax(1)
+        same = cache.get(box, task, Page("test")).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
     return student, outcome
 

@@ -38,7 +38,7 @@ class SharedAnswers(ABC):
 
     @abstractmethod
     def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
-        """Log-probabilities (float32) of ``box`` for the page's view of every training image, in the split's order."""
+        """Log-probabilities (float32) of ``box`` for every image of the page, in the order of their split."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,15 @@ def _checksum(log_probs: Float[Tensor, "n classes"]) -> int:
 
 
 def page_images(task: Task, page: Page, device: torch.device | str = "cpu") -> Iterator[UInt8[Tensor, "b *shape"]]:
-    """The images of a page, in the order of the training split, batch by batch."""
-    if page.kind == "clean":
-        yield from (images.to(device) for images in task.train.images.split(QUERY_BATCH))
+    """The images of a page, in the order of their split, batch by batch."""
+    if page.kind in ("clean", "test"):
+        images = task.train.images if page.kind == "clean" else task.test.images
+        yield from (part.to(device) for part in images.split(QUERY_BATCH))
         return
     view = (task.view if page.kind == "usual" else task.strong_view)(page.seed, page.crops, device)
     yield from map(view.images, torch.arange(len(task.train), device=device).split(QUERY_BATCH))
 
 
 def ask(box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
-    """Ask ``box`` about the page's view of every training image."""
+    """Ask ``box`` about every image of a page."""
     return torch.cat([box.log_probs(images.float().div_(255)).cpu() for images in page_images(task, page)])

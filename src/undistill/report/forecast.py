@@ -24,7 +24,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     return [*lines, f"Measured just now, with one thread: {'; '.join(filter(None, [steps, answers]))}."]
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Seconds in words that a person can plan with.
 
     >>> duration(8), duration(95), duration(7000), duration(200_000)
@@ -37,16 +37,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def _range(value: Range, words: Callable[[float], str]) -> str:
+def _range(value: Range, words: Callable[[int | float], str]) -> str:
     ends = words(value.smallest), words(value.largest)
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
-def _count(value: float) -> str:
+def _count(value: int | float) -> str:
     return f"{value:,.0f}"
 
 
-def _size(value: float) -> str:
+def _size(value: int | float) -> str:
     if value < 1e6:
         return f"{value / 1e3:.0f} kB"
     return f"{value / 1e6:.0f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"
