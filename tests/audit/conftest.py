@@ -29,16 +29,22 @@ class Recorder:
     """A watcher that keeps what it is told."""
 
     def __init__(self):
-        self.stages, self.trials, self.trainings = [], [], []
+        self.stages, self.trials, self.trainings, self.notes, self.cells = [], [], [], [], {}
 
     def training(self, title, recipe, images):
         self.trainings.append((title, recipe))
 
-    def stage(self, title, trials, stored):
-        self.stages.append((title, trials, stored))
+    def stage(self, stage):
+        self.stages.append((stage.title, len(stage.trials), stage.stored))
 
     def trial(self, trial, outcome):
         self.trials.append(trial)
+
+    def judged(self, teacher, cells):
+        self.cells[teacher] = cells
+
+    def note(self, sentence):
+        self.notes.append(sentence)
 
 
 @pytest.fixture
@@ -96,12 +102,12 @@ def finished(task, teachers, choosing, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stored_outcomes():
-    """Reads a folder's stored trials, without the seconds that they took."""
+    """Reads a folder's stored trials, without the seconds that they took, and so without the checksum."""
 
     def read(out: Path):
         files = {path.name: json.loads(path.read_text()) for path in (out / "trials").glob("*.json")}
         for content in files.values():
-            del content["outcome"]["seconds"]
+            del content["outcome"]["seconds"], content["checksum"]
         return files
 
     return read

@@ -9,7 +9,8 @@ import torch
 
 from undistill.attacks import KD
 from undistill.audit import SCHEMA, Outcome, Protocol, Store, Undefended, Verdict, audit, audit_all, audit_path
-from undistill.audit.execution import Workers
+from undistill.audit.execution import Pool
+from undistill.audit.packing import pack
 from undistill.audit.run import Plan
 from undistill.blackbox import CHECKED_IMAGES, AnswerCache, open_black_box
 from undistill.blackbox.box import QUERY_BATCH
@@ -99,9 +100,8 @@ def test_a_view_is_asked_about_once_for_all_attacks_and_students(task, choosing,
     protocol = replace(choosing, students=("mlp-4", "mlp-5"), attacks=((KD(1.0),), choosing.attacks[1]))
     audit(counting_box, task, out=tmp_path, protocol=protocol, undefended=teachers / "ce", workers=1)
     views = protocol.seeds * protocol.recipe.epochs * len(task.train)
-    knockoffs = 2 * 2 * protocol.seeds
     timed = 8 * QUERY_BATCH
-    clean = knockoffs * len(task.test) + len(task.train) + len(task.test) + timed
+    clean = len(task.test) + len(task.train) + len(task.test) + timed  # once for all knockoffs, and for the facts
     assert counting_box.asked == views + clean + 4 * CHECKED_IMAGES
 
 
@@ -114,30 +114,26 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
     asking = {"class_names": task.class_names, "probe": task.validation.images[:4] / 255}
     boxes = [open_black_box(teacher, **asking) for teacher in (teachers / "ce", "pooled_teacher:soft")]
     trials = Plan(task, protocol, boxes).judging(Store(tmp_path))
-    ended = []
     for folder, workers in (("one", 1), ("two", 2)):
         store, cache = Store(tmp_path / folder / "trials"), AnswerCache(tmp_path / folder / "answers")
-        with Workers([task], boxes, store, cache, workers) as pool:
-            pool.run(trials, lambda trial, outcome: ended.append(trial))
+        with Pool([task], boxes, cache, workers) as pool:
+            pool.run(pack(trials, workers), store.write)
             if workers > 1:  # What goes wrong in a worker arrives as what it is.
-                store.folder.rename(tmp_path / folder / "kept")
-                store.folder.write_text("")
-                with pytest.raises(InputError, match=r"cannot be written .* run the same command again"):
-                    pool.run([replace(trials[0], seed=7)], lambda trial, outcome: None)
-                store.folder.unlink()
-                (tmp_path / folder / "kept").rename(store.folder)
-    assert len(ended) == 2 * len(trials) == 16
+                refused = replace(trials[0], smoothing=None, seed=7)
+                with pytest.raises(InputError, match=r"reference with mlp-4 \(seed 7\): a reference trial needs a"):
+                    pool.run([(refused,)], store.write)
+    assert len(trials) == 8
     assert stored_outcomes(tmp_path / "one") == stored_outcomes(tmp_path / "two")
 
 
 def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, teachers, tmp_path, monkeypatch):
     seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(EXECUTION, "run_trial", lambda *_: seen.append(torch.get_num_threads()) or {})
+    monkeypatch.setattr(EXECUTION, "run_pack", lambda pack, *_: [seen.append(torch.get_num_threads()) or {}])
     plan, store = Plan(task, protocol, []), Store(tmp_path)
     try:
         torch.set_num_threads(2)
-        with Workers([task], [], store, AnswerCache(tmp_path), 1) as pool:
-            pool.run(plan.judging(store), lambda trial, outcome: None)
+        with Pool([task], [], AnswerCache(tmp_path), 1) as pool:
+            pool.run(pack(plan.judging(store), 1), lambda trial, outcome: None)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -147,7 +143,7 @@ def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, t
 @pytest.mark.parametrize("workers", [0, -1])
 def test_no_workers_are_refused(task, protocol, teachers, tmp_path, workers):
     with pytest.raises(InputError, match=f"workers is {workers}, must be at least 1"):
-        Workers([task], [], Store(tmp_path), AnswerCache(tmp_path), workers)
+        Pool([task], [], AnswerCache(tmp_path), workers)
     with pytest.raises(InputError, match=f"workers is {workers}, must be at least 1"):
         audit(teachers / "cmim", task, out=tmp_path, protocol=protocol, workers=workers)
     assert list(tmp_path.iterdir()) == [], "the undefended teacher is not trained first"
@@ -158,7 +154,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 
     def full(descriptor):
         synced.append(descriptor)
-        if len(synced) > 4:
+        if len(synced) > 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -166,7 +162,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
         patch.setattr("undistill.files.os.fsync", full)
         with pytest.raises(InputError, match="the disk is full"):
             audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1)
-    assert len(list((tmp_path / "trials").iterdir())) == 3  # after the mark of the folder
+    assert len(list((tmp_path / "trials").iterdir())) == 3  # after the mark of the folder and the state
     audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1, watcher=recorder)
     assert len(recorder.trials) == 3
 

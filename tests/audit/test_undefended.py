@@ -25,8 +25,8 @@ def box(task):
 def test_a_fine_tuned_teacher_is_not_undefended(task, box):
     plain = box(defence={"name": "ce"})
     tuned = box(defence={"name": "ce"}, start={"defence": {"name": "cmim"}})
-    assert run._undefended_among([tuned, plain], task) is plain
-    assert run._undefended_among([tuned], task) is None
+    assert run.undefended_among([tuned, plain], task) is plain
+    assert run.undefended_among([tuned], task) is None
 
 
 @pytest.mark.parametrize(

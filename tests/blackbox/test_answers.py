@@ -1,12 +1,14 @@
 """The cache of answers: asked once, by whoever comes first, for exactly the view that a training sees."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from undistill.blackbox import AnswerCache, BlackBox, CallableBlackBox, LocalBlackBox, Page, page_images
 from undistill.blackbox.box import QUERY_BATCH
@@ -93,8 +95,8 @@ def test_exact_zeros_are_kept(digits, probe, tmp_path):
 
 def test_what_a_killed_process_leaves_is_harmless(digits, box, tmp_path):
     expected = AnswerCache(tmp_path / "clean").get(box, digits, usual(0, 0))
-    (folder,) = (tmp_path / "clean").iterdir()
-    stale = tmp_path / "stale" / folder.name
+    (file,) = (tmp_path / "clean").rglob("*.safetensors")
+    stale = tmp_path / "stale" / file.parent.name
     stale.mkdir(parents=True)
     (stale / "usual-0.lock").write_text("12345")
     (stale / ".usual-0.safetensors.x1y2").write_bytes(b"half of a fi")
@@ -128,3 +130,120 @@ def test_two_processes_ask_once_between_them(tmp_path):
     asked = [int(line) for line in (tmp_path / "log").read_text().split()]
     assert sum(asked) == 3 * 500, "each of 3 epochs once"
     assert max(asked) == QUERY_BATCH
+
+
+# What is kept, and for how long.
+
+
+def page_file(folder, crops=0):
+    (file,) = folder.rglob(f"usual-{crops}.safetensors")
+    return file
+
+
+def test_answers_are_mapped_into_memory_and_survive_their_file(digits, box, tmp_path):
+    AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    answers = AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    expected, path = answers.clone(), page_file(tmp_path)
+    if Path("/proc/self/maps").exists():
+        assert str(path) in Path("/proc/self/maps").read_text()
+    path.unlink()
+    assert torch.equal(answers, expected)
+
+
+def kept(folder):
+    """The numbers of the views that are there."""
+    return sorted(int(path.stem.removeprefix("usual-")) for path in folder.rglob("usual-*.safetensors"))
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def without_identity(path):
+    path.write_bytes(save({"log_probs": torch.zeros(500, 10)}))
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_bit, empty, without_identity])
+def test_a_damaged_page_is_asked_again(digits, box, tmp_path, damage):
+    expected = AnswerCache(tmp_path).get(box, digits, usual(0, 0)).clone()
+    path = page_file(tmp_path)
+    path = path.rename(path.with_name("moved"))  # what is mapped must not change under the reader
+    path = Path(shutil.copy(path, path.with_name("usual-0.safetensors")))
+    damage(path)
+    assert torch.equal(AnswerCache(tmp_path).get(box, digits, usual(0, 0)), expected)
+    assert box.images == 1000
+    assert torch.equal(AnswerCache(tmp_path).get(box, digits, usual(0, 0)), expected)
+    assert box.images == 1000, "and is whole again"
+
+
+def test_a_page_of_another_teacher_data_or_view_code_is_not_used(digits, teacher, box, tmp_path, monkeypatch):
+    cache = AnswerCache(tmp_path)
+    cache.get(box, digits, usual(0, 0))
+    other = Counted(LocalBlackBox("teacher", teacher(seed=1)))
+    other.fingerprint = box.fingerprint[:16] + other.fingerprint[16:]  # the same folder
+    assert torch.equal(cache.get(other, digits, usual(0, 0)), other.box.log_probs(view_of(digits)))
+    assert other.images == 500
+    cache.get(box, digits, usual(0, 0))
+    assert box.images == 1000, "the other's page is not taken for one's own"
+    monkeypatch.setattr("undistill.blackbox.answers._views_code", lambda: "changed")
+    cache.get(box, digits, usual(0, 0))
+    assert box.images == 1500
+
+
+def view_of(task):
+    return torch.cat(list(page_images(task, usual(0, 0)))).float() / 255
+
+
+def test_the_pages_that_were_not_read_for_longest_make_room(digits, box, tmp_path):
+    AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    size = page_file(tmp_path).stat().st_size
+    cache = AnswerCache(tmp_path, space=3 * size + 1)
+    for crops in (1, 2):
+        cache.get(box, digits, usual(0, crops))
+    for age, crops in enumerate((1, 0, 2)):  # page 1 was read longest ago
+        os.utime(page_file(tmp_path, crops), (age, age))
+    cache.get(box, digits, usual(0, 1))  # and now it is the last one
+    unfinished = page_file(tmp_path).with_name(".usual-9.safetensors.x1y2")
+    unfinished.write_bytes(b"what a killed process left")
+    os.utime(unfinished, (0, 0))
+    reading = cache.get(box, digits, usual(0, 2))
+    os.utime(page_file(tmp_path, 2), (2, 2))
+    expected = reading.clone()
+    cache.get(box, digits, usual(0, 3))
+    assert sorted(path.name for path in tmp_path.rglob("*.safetensors")) == [
+        f"usual-{n}.safetensors" for n in (1, 2, 3)
+    ]
+    assert not unfinished.exists()
+    cache.get(box, digits, usual(0, 4))
+    assert sorted(path.name for path in tmp_path.rglob("*.safetensors")) == [
+        f"usual-{n}.safetensors" for n in (1, 3, 4)
+    ]
+    assert torch.equal(reading, expected), "whoever reads a page still has it"
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= cache.space
+    assert box.images == 5 * 500
+
+
+def test_the_newest_page_is_kept_even_if_it_is_too_large(digits, box, tmp_path):
+    cache = AnswerCache(tmp_path, space=1)
+    for crops in (0, 1, 1):
+        cache.get(box, digits, usual(0, crops))
+    assert kept(tmp_path) == [1]
+    assert box.images == 1000
+
+
+def test_the_test_images_are_a_page_too(digits, box, tmp_path):
+    cache = AnswerCache(tmp_path)
+    for _ in range(2):
+        answers = cache.get(box, digits, Page("test"))
+    assert torch.equal(answers, box.box.answers(digits.test))
+    assert box.images == len(digits.test)

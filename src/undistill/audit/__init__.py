@@ -1,26 +1,38 @@
 """Protocol, plan, execution, store and judgement: from a teacher to a verdict."""
 
 from undistill.audit.beforehand import check_split
-from undistill.audit.execution import count_workers
+from undistill.audit.cluster import RayCluster, RayExecutor
+from undistill.audit.execution import Executor, Pool, count_workers
+from undistill.audit.forecast import Forecast, Range, forecast_audit
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
 from undistill.audit.protocol import Protocol, battery
 from undistill.audit.result import SCHEMA, Audit, Undefended
-from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
-from undistill.audit.store import Store
+from undistill.audit.run import MARK, PROBE_IMAGES, audit, audit_all, audit_path, open_executor, used_trials
+from undistill.audit.store import Entry, Store
 from undistill.audit.trial import Trial, run_trial
+from undistill.audit.watching import SilentWatcher, Stage, Watcher, decided
 
 __all__ = [
+    "MARK",
     "PROBE_IMAGES",
     "SCHEMA",
     "Accuracies",
     "Audit",
     "Cell",
+    "Entry",
+    "Executor",
+    "Forecast",
     "Leak",
     "Measured",
     "Outcome",
+    "Pool",
     "Protocol",
+    "Range",
+    "RayCluster",
+    "RayExecutor",
     "SilentWatcher",
+    "Stage",
     "Store",
     "Trial",
     "Undefended",
@@ -32,8 +44,12 @@ __all__ = [
     "battery",
     "check_split",
     "count_workers",
+    "decided",
+    "forecast_audit",
     "judge",
+    "open_executor",
     "run_trial",
     "train_knockoff",
+    "used_trials",
     "verdict_of",
 ]

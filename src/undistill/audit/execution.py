@@ -1,106 +1,163 @@
-"""Trials run in a pool of processes, one thread each."""
+"""Where trials run: in this process, or in a pool of processes, one thread each."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import loky
 import torch
 from loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-from undistill.audit.store import Store
-from undistill.audit.trial import Trial, run_trial
-from undistill.blackbox import AnswerCache, BlackBox
+from undistill.audit.trial import Trial, run_pack
+from undistill.blackbox import BlackBox, SharedAnswers
 from undistill.errors import InputError
 from undistill.tasks import Task
 
-_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+Pack = tuple[Trial, ...]
+Done = Callable[[Trial, dict[str, Any]], None]
+
+# What the libraries under PyTorch, NumPy and SciPy ask how many threads they may use.
+_THREADS = dict.fromkeys(("OMP", "MKL", "OPENBLAS", "NUMEXPR"), "1")
+_ENVIRONMENT = {f"{library}_NUM_THREADS": number for library, number in _THREADS.items()} | {
+    "VECLIB_MAXIMUM_THREADS": "1"
+}
+NICENESS = 5  # of the processes of a pool: whoever sits at the machine comes first
 
 
 def count_workers(workers: int | None) -> int:
-    """How many processes: as many as cores unless told.
+    """How many processes: as many as cores that this process may use, unless told.
 
     Raises:
         InputError: fewer than one.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, must be at least 1")
-    return workers or os.cpu_count() or 1
+    return workers or loky.cpu_count()
 
 
-class Workers:
-    """A pool that holds the tasks and the black boxes, and runs trials into a store.
+class Executor(ABC):
+    """Runs packs of trials. It is a context manager: what it has started ends with the ``with`` block.
 
-    The pool starts with the first trial and ends with the ``with`` block. ``workers=1`` runs in this process, with one
-    thread as well, so that no outcome depends on the number of workers.
+    Every trial runs with one thread, so that no outcome depends on where it was made, nor on what ran beside it.
+
+    Attributes:
+        workers: how many packs run at the same time.
+    """
+
+    workers: int
+
+    @abstractmethod
+    def run(self, packs: Sequence[Pack], done: Done) -> None:
+        """Run packs, and call ``done`` in this process with each trial and its outcome as soon as its pack ends.
+
+        Raises:
+            InputError: a trial refused its input (the message says which), or what runs it was lost. Packs that had
+                ended by then are done.
+        """
+
+    @abstractmethod
+    def close(self, *, failed: bool) -> None:
+        """End what was started; at once if something ``failed``."""
+
+    def __enter__(self) -> "Executor":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.close(failed=kind is not None)
+
+
+class Pool(Executor):
+    """Processes of this machine, which start with the first pack; a pool of one runs in this process.
 
     Args:
         tasks: the data of all trials.
         boxes: the black boxes that knockoffs ask.
-        store: where outcomes go, each as soon as its trial ends.
         cache: answers shared by all processes.
         workers: processes; by default as many as cores.
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        boxes: Sequence[BlackBox],
-        store: Store,
-        cache: AnswerCache,
-        workers: int | None = None,
+        self, tasks: Sequence[Task], boxes: Sequence[BlackBox], cache: SharedAnswers, workers: int | None = None
     ) -> None:
-        self.tasks = {task.fingerprint: task for task in tasks}
-        self.store, self.cache = store, cache
-        self.boxes = {box.fingerprint: box for box in boxes}
+        self.context = by_fingerprint(tasks), by_fingerprint(boxes), cache
         self.workers = count_workers(workers)
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+    def close(self, *, failed: bool) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=kind is not None)
+            self._pool.shutdown(wait=True, kill_workers=failed)
 
-    def run(self, trials: Sequence[Trial], done: Callable[[Trial, dict[str, Any]], None]) -> None:
-        """Run the trials that the store lacks; call ``done`` with each outcome as it arrives.
-
-        Raises:
-            InputError: a trial refused its input or diverged (which one comes first in the message), the disk is full,
-                or a worker was killed.
-        """
-        missing = [trial for trial in dict.fromkeys(trials) if trial not in self.store]
+    def run(self, packs: Sequence[Pack], done: Done) -> None:
         if self.workers == 1:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
-                for trial in missing:
-                    done(trial, _run_and_store(trial, self.tasks, self.boxes, self.store, self.cache))
-            finally:
-                torch.set_num_threads(threads)
+            with one_thread():
+                for pack in packs:
+                    _report(pack, run_checked(pack, *self.context), done)
             return
-        if not missing:
+        if not packs:
             return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                max_workers=self.workers,
-                initializer=_initialise,
-                initargs=(self.tasks, self.boxes, self.store, self.cache),
-                env=_THREADS,
+                max_workers=self.workers, initializer=_initialise, initargs=self.context, env=_ENVIRONMENT
             )
         with _interrupts_held():
-            futures = {self._pool.submit(_work, trial): trial for trial in missing}
+            futures = {self._pool.submit(_work, pack): pack for pack in packs}
         try:
-            for future in as_completed(futures):
-                done(futures[future], future.result())
+            for future in as_completed(list(futures)):
+                outcomes = future.result()
+                _report(futures.pop(future), outcomes, done)
         except TerminatedWorkerError as error:
+            _report_ended(futures, done)
             raise InputError(
                 "a worker was killed, most often because memory ran out; finished trials are stored, so run the same "
                 "command again, with fewer --workers"
             ) from error
+        except InputError:
+            _report_ended(futures, done)
+            raise
+
+
+def by_fingerprint(things: Sequence[Any]) -> dict[str, Any]:
+    """Tasks or black boxes by the name under which trials know them."""
+    return {thing.fingerprint: thing for thing in things}
+
+
+def run_checked(
+    pack: Pack, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
+) -> list[dict[str, Any]]:
+    """The outcomes of a pack; a refusal names the trial."""
+    try:
+        return run_pack(pack, tasks, boxes, cache)
+    except InputError as error:
+        others = "" if len(pack) == 1 else f" and {len(pack) - 1} more seeds"
+        raise InputError(f"{pack[0].title}{others}: {error}") from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch uses one thread of this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _report(pack: Pack, outcomes: Sequence[dict[str, Any]], done: Done) -> None:
+    for trial, outcome in zip(pack, outcomes, strict=True):
+        done(trial, outcome)
+
+
+def _report_ended(futures: Mapping[Future, Pack], done: Done) -> None:
+    """What had ended before something else failed is not lost."""
+    for future, pack in futures.items():
+        if future.done() and not future.cancelled() and future.exception() is None:
+            with suppress(InputError):  # what is raised already says more
+                _report(pack, future.result(), done)
 
 
 @contextmanager
@@ -119,22 +176,13 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache) -> None:
+def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], cache: SharedAnswers) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a worker that the pool starts later, in place of one that ended
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     torch.set_num_threads(1)
-    _work.context = (tasks, boxes, store, cache)  # type: ignore[attr-defined]
+    _work.context = (tasks, boxes, cache)  # type: ignore[attr-defined]
 
 
-def _work(trial: Trial) -> dict[str, Any]:
-    return _run_and_store(trial, *_work.context)  # type: ignore[attr-defined]
-
-
-def _run_and_store(
-    trial: Trial, tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
-) -> dict[str, Any]:
-    try:
-        outcome = run_trial(trial, tasks, boxes, cache)
-    except InputError as error:
-        raise InputError(f"{trial.title}: {error}") from error
-    store.write(trial, outcome)
-    return outcome
+def _work(pack: Pack) -> list[dict[str, Any]]:
+    return run_checked(pack, *_work.context)  # type: ignore[attr-defined]

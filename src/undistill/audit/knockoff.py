@@ -6,8 +6,8 @@ from pathlib import Path
 
 from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings, refusals
-from undistill.audit.run import SilentWatcher, Watcher
 from undistill.audit.trial import FRESH_VIEWS, Trial, describe_attack, train_student
+from undistill.audit.watching import SilentWatcher, Watcher
 from undistill.blackbox import (
     CHECKED_IMAGES,
     FULL,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from undistill.attacks import AccessKind, Answers, Attack, Lab
-from undistill.blackbox import AnswerCache, BlackBox, Page, Queries, page_images
+from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers, page_images
 from undistill.blackbox.box import QUERY_BATCH
 from undistill.errors import InputError
 from undistill.models import Classifier
@@ -53,7 +53,7 @@ class AuditLab(Lab):
         queries: Queries,
         attack: Attack,
         *,
-        cache: AnswerCache,
+        cache: SharedAnswers,
         box: BlackBox | None = None,
         stand_in: Float[Tensor, "n classes"] | None = None,
         progress: Callable[[int], Progress] | None = None,

@@ -6,6 +6,7 @@ from typing import Any
 from undistill.audit.judgement import Accuracies, Cell, Outcome, Verdict, verdict_of
 from undistill.audit.protocol import Protocol
 from undistill.audit.trial import describe_attack
+from undistill.blackbox import BlackBox
 from undistill.settings import settings_of
 from undistill.tasks import Task
 from undistill.utility import TeacherFacts, Utility
@@ -106,15 +107,8 @@ class Audit:
         """The content of ``audit.json``; its schema is documented in ``docs/audit-json.md``."""
         return {
             "schema": SCHEMA,
-            "task": {
-                "name": self.task.name,
-                "fingerprint": self.task.fingerprint,
-                "source": self.task.source,
-                "train": len(self.task.train),
-                "validation": len(self.task.validation),
-                "test": len(self.task.test),
-                "fresh": 0 if self.task.fresh is None else len(self.task.fresh),
-            },
+            "state": "finished",
+            "task": _task_json(self.task),
             "teacher": self.teacher.to_json(),
             "undefended": {
                 "name": self.undefended.name,
@@ -128,6 +122,28 @@ class Audit:
             "protocol": _protocol_json(self.protocol),
             "cells": [_cell_json(cell) for cell in self.cells],
         }
+
+
+def head_json(task: Task, box: BlackBox, protocol: Protocol) -> dict[str, Any]:
+    """What ``audit.json`` says while an audit runs and its result is not known."""
+    return {
+        "schema": SCHEMA,
+        "task": _task_json(task),
+        "teacher": {"name": box.name, "fingerprint": box.fingerprint},
+        "protocol": _protocol_json(protocol),
+    }
+
+
+def _task_json(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "fingerprint": task.fingerprint,
+        "source": task.source,
+        "train": len(task.train),
+        "validation": len(task.validation),
+        "test": len(task.test),
+        "fresh": 0 if task.fresh is None else len(task.fresh),
+    }
 
 
 def _queries_sentence(protocol: Protocol) -> str:

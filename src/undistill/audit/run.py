@@ -3,25 +3,31 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, runtime_checkable
-from typing import Protocol as Interface
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings
-from undistill.audit.execution import Workers, count_workers
+from undistill.audit.cluster import RayCluster, RayExecutor
+from undistill.audit.execution import Executor, Pool, count_workers
 from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
+from undistill.audit.packing import pack
 from undistill.audit.protocol import Protocol, battery
-from undistill.audit.result import Audit, Undefended
+from undistill.audit.result import Audit, Undefended, head_json
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial
+from undistill.audit.watching import Diary, SilentWatcher, Stage, Watcher
 from undistill.blackbox import (
+    ANSWER_SPACE,
     CHECKED_IMAGES,
     PROBE_IMAGES,
     AnswerCache,
@@ -36,37 +42,12 @@ from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.settings import settings_of
 from undistill.tasks import Task, load_task
-from undistill.training import Progress, Recipe, defaults_for, train_teacher
-from undistill.utility import ServingTime, TeacherFacts, Utility, kept_serving, measure_teacher, measure_utility
+from undistill.training import Recipe, defaults_for, train_teacher
+from undistill.utility import kept_teacher, kept_utility
 
+UNDEFENDED = "undefended"  # the folder, in that of an audit, of the teacher that it trains
 MARK = "undistill.json"  # in the folder of an audit: whose it is
-
-
-@runtime_checkable
-class Watcher(Interface):
-    """What an audit tells while it runs."""
-
-    def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress] | None:
-        """A network is about to be trained on so many images; what shows it, if anything."""
-
-    def stage(self, title: str, trials: int, stored: int) -> None:
-        """A stage of ``trials`` trials begins, of which ``stored`` are already in the store."""
-
-    def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        """A trial has ended and is stored."""
-
-
-class SilentWatcher:
-    """Says nothing."""
-
-    def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress] | None:
-        return None
-
-    def stage(self, title: str, trials: int, stored: int) -> None:
-        pass
-
-    def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        pass
+USED = "used.json"  # there, too: by teacher, the content hashes of the trials that its result rests on
 
 
 def audit(
@@ -77,7 +58,9 @@ def audit(
     name: str | None = None,
     protocol: Protocol | None = None,
     undefended: TeacherLike | None = None,
-    workers: int | None = None,
+    workers: int | RayCluster | None = None,
+    store: str | Path | None = None,
+    answer_space: int = ANSWER_SPACE,
     trust_import_path: bool = False,
     watcher: Watcher | None = None,
 ) -> Audit:
@@ -98,7 +81,12 @@ def audit(
         undefended: a teacher of the same task that was trained with cross entropy. An attack that does not leak on it
             is too weak to clear ``teacher``. By default one is trained, with ``teacher``'s architecture and recipe
             where they are known.
-        workers: processes; by default as many as cores.
+        workers: processes of this machine, by default as many as cores; or a Ray cluster, whose machines then run the
+            trials. What is found does not depend on it.
+        store: folder, or URL of one (``s3://bucket/trials``), of finished trials, which audits can share; by default
+            ``out/trials``.
+        answer_space: bytes that kept answers of teachers may take; the oldest are asked for again where they do not
+            suffice.
         trust_import_path: let checkpoints import and run the code that they name.
         watcher: told what happens.
 
@@ -125,6 +113,8 @@ def audit(
         protocol=protocol,
         undefended=undefended,
         workers=workers,
+        store=store,
+        answer_space=answer_space,
         trust_import_path=trust_import_path,
         watcher=watcher,
     )
@@ -139,7 +129,9 @@ def audit_all(
     names: Sequence[str] | None = None,
     protocol: Protocol | None = None,
     undefended: TeacherLike | None = None,
-    workers: int | None = None,
+    workers: int | RayCluster | None = None,
+    store: str | Path | None = None,
+    answer_space: int = ANSWER_SPACE,
     trust_import_path: bool = False,
     watcher: Watcher | None = None,
 ) -> list[Audit]:
@@ -147,14 +139,73 @@ def audit_all(
 
     A teacher whose checkpoint says that it was trained on this task with cross entropy serves as the undefended one.
     """
-    workers = count_workers(workers)
-    task = load_task(task) if isinstance(task, str) else task
+    if not isinstance(workers, RayCluster):
+        workers = count_workers(workers)
+    outcomes = None if store is None else Store(store)
     watcher = watcher or SilentWatcher()
+    task, protocol, boxes, given = open_all(
+        teachers, task, names=names, protocol=protocol, undefended=undefended, trust_import_path=trust_import_path
+    )
+    with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
+        out = Path(folder)
+        _claim(out, task, protocol, boxes)
+        reference = given
+        if reference is None:
+            plain_box = undefended_among(boxes, task) or _train_undefended(boxes, task, out / UNDEFENDED, watcher)
+            reference = open_black_box(
+                plain_box, class_names=task.class_names, probe=_probe(task), access=protocol.access
+            )
+        everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
+
+        if outcomes is None:
+            outcomes = Store(out / "trials")
+        alone = len(boxes) == 1
+        paths = {box.name: audit_path(out, box.name, alone=alone) for box in boxes}
+        diary = Diary(watcher, {box.name: (paths[box.name], head_json(task, box, protocol)) for box in boxes})
+        plan = Plan(task, protocol, everyone)
+        used: set[str] = set()
+        with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
+            used |= _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
+            used |= _run_stage("judge on test", plan.judging(outcomes), executor, outcomes, diary)
+        write_json(out / USED, used_trials(out) | {box.name: sorted(used) for box in boxes})
+        too_weak = frozenset(
+            (cell.attack, cell.student)
+            for cell in judge(plan.measured(reference, outcomes), margin=protocol.margin, alpha=protocol.alpha)
+            if cell.outcome is not Outcome.LEAKS
+        )
+        facts = [kept_teacher(out, box, task) for box in boxes]
+        worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
+        plain = Undefended(reference.name, worth or kept_utility(out, reference, task))
+        results = []
+        for box, found in zip(boxes, facts, strict=True):
+            cells = judge(plan.measured(box, outcomes), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
+            diary.judged(box.name, cells)
+            result = Audit(task, found, plain, protocol, cells)
+            write_json(paths[box.name], result.to_json())
+            results.append(result)
+        return results
+
+
+def open_all(
+    teachers: Sequence[TeacherLike],
+    task: str | Task,
+    *,
+    names: Sequence[str] | None,
+    protocol: Protocol | None,
+    undefended: TeacherLike | None,
+    trust_import_path: bool,
+) -> tuple[Task, Protocol, list[BlackBox], BlackBox | None]:
+    """The task, what is done, the teachers, and the undefended one if it is given; arguments as of :func:`audit_all`.
+
+    Raises:
+        InputError: whatever can be refused before anything is trained.
+    """
+    task = load_task(task) if isinstance(task, str) else task
     defaults = defaults_for(task.input_shape)
     if protocol is None:
         students = (defaults.student,)
         protocol = Protocol(students, defaults.recipe, battery(task, students))
-    probe = task.validation.images[:PROBE_IMAGES].float().div(255)
+    probe = _probe(task)
     open_box = partial(
         open_black_box,
         class_names=task.class_names,
@@ -173,40 +224,31 @@ def audit_all(
         check_answers(box, every_setting)
         check_split(box, task)
         check_black_box(box, probe[:CHECKED_IMAGES])
-    with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
-        out = Path(folder)
-        _claim(out, task, protocol, boxes)
-        reference = given
-        if reference is None:
-            plain_box = _undefended_among(boxes, task) or _train_undefended(boxes, task, out / "undefended", watcher)
-            reference = open_box(plain_box)
-        everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
+    return task, protocol, boxes, given
 
-        store = Store(out / "trials")
-        plan = Plan(task, protocol, everyone)
-        with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
-            _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
-            _run_stage("judge on test", plan.judging(store), pool, store, watcher)
-        too_weak = frozenset(
-            (cell.attack, cell.student)
-            for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
-            if cell.outcome is not Outcome.LEAKS
-        )
-        facts = [_measure(box, task, out) for box in boxes]
-        worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or _worth(reference, task, out))
-        results = []
-        for box, found in zip(boxes, facts, strict=True):
-            cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
-            result = Audit(task, found, plain, protocol, cells)
-            write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
-            results.append(result)
-        return results
+
+def _probe(task: Task) -> Float[Tensor, "n *shape"]:
+    return task.validation.images[:PROBE_IMAGES].float().div(255)
 
 
 def audit_path(out: Path, name: str, *, alone: bool) -> Path:
     """Where a teacher's ``audit.json`` goes: ``out`` itself when it is audited alone, else a folder of its name."""
     return (out if alone else out / name) / "audit.json"
+
+
+def used_trials(out: Path) -> dict[str, list[str]]:
+    """The content hashes of the trials that the results in an audit's folder rest on, by teacher.
+
+    Raises:
+        InputError: the file that says so is damaged.
+    """
+    path = out / USED
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): [str(key) for key in keys] for name, keys in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run the audit again") from error
 
 
 class Plan:
@@ -220,11 +262,13 @@ class Plan:
     Attributes:
         attackers: the task with the attacker's images, of which knockoffs ask.
         controls: the task that references and placebos learn.
+        tasks: the data of all trials.
     """
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
         self.protocol, self.boxes = protocol, boxes
         self.attackers, self.controls = protocol.data.attackers_task(task), protocol.data.controls_task(task)
+        self.tasks = [self.attackers, self.controls]
 
     def _references(self, student: str) -> list[Trial]:
         trial = self._trial(self.controls, student)
@@ -281,6 +325,21 @@ class Plan:
 
         return max(choice, key=validation)
 
+    def smallest(self, store: Store | None) -> list[Trial]:
+        """As many trials as are judged at least. Each choice is shown by the setting that is chosen as far as the store
+        knows it, else by its first."""
+        likely = [self._likely(choice, store) for choice in self._choices(self.boxes)]
+        return [replace(trial, seed=seed) for trial in likely for seed in self.protocol.judged_seeds]
+
+    def largest(self, store: Store | None) -> list[Trial]:
+        """The same if every cell gets all of its seeds."""
+        return self.smallest(store)
+
+    def _likely(self, choice: Sequence[Trial], store: Store | None) -> Trial:
+        tried = [replace(trial, seed=seed) for trial in choice for seed in self.protocol.chosen_seeds]
+        known = len(choice) == 1 or (store is not None and all(trial in store for trial in tried))
+        return self._choose(choice, store) if known and store is not None else choice[0]
+
     def measured(self, box: BlackBox, store: Store) -> list[Measured]:
         """The accuracies of every cell of ``box``."""
         cells = []
@@ -310,9 +369,39 @@ class Plan:
         return Accuracies(trial.setting, tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
 
 
-def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
-    watcher.stage(title, len(trials), sum(trial in store for trial in trials))
-    pool.run(trials, watcher.trial)
+def open_executor(
+    workers: int | RayCluster | None,
+    tasks: Sequence[Task],
+    boxes: Sequence[BlackBox],
+    answers: Path,
+    answer_space: int,
+) -> Executor:
+    """What runs trials: processes of this machine, or a cluster.
+
+    Args:
+        workers: as of :func:`audit`.
+        tasks: the data of all trials.
+        boxes: the black boxes that knockoffs ask.
+        answers: folder of answers; a cluster keeps them in its memory.
+        answer_space: bytes that they may take.
+    """
+    if isinstance(workers, RayCluster):
+        return RayExecutor(workers, tasks, boxes, answer_space=answer_space)
+    return Pool(tasks, boxes, AnswerCache(answers, answer_space), workers)
+
+
+def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store, watcher: Watcher) -> set[str]:
+    """Run the trials that the store lacks, and store each outcome as soon as its trial ends; the keys of all."""
+    wanted = {trial.key: trial for trial in trials}
+    missing = store.missing(wanted.values(), watcher.note)
+
+    def done(trial: Trial, outcome: dict[str, Any]) -> None:
+        store.write(trial, outcome)
+        watcher.trial(trial, outcome)
+
+    watcher.stage(Stage(title, tuple(wanted.values()), tuple(missing), executor.workers))
+    executor.run(pack(missing, executor.workers), done)
+    return set(wanted)
 
 
 def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
@@ -358,7 +447,7 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
     write_json(path, {"task": task.fingerprint, "attacker": attacker, "teachers": marks, "alone": alone})
 
 
-def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
+def undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
     """The first teacher that was trained with cross entropy, without its output defences, if it has any."""
     for box in boxes:
         whole = box.undefended
@@ -370,8 +459,8 @@ def _undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
     return None
 
 
-def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watcher: Watcher) -> BlackBox:
-    """Train a cross-entropy teacher like the first audited one of which architecture and recipe are known."""
+def undefended_training(boxes: Sequence[BlackBox], task: Task) -> tuple[str, Recipe]:
+    """Architecture and recipe of a cross-entropy teacher like the first audited one of which they are known."""
     defaults = defaults_for(task.input_shape)
     architecture, recipe = defaults.teacher, defaults.recipe
     for box in boxes:
@@ -384,20 +473,12 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
             if isinstance(made, dict):
                 recipe = Recipe(**made | {"milestones": tuple(made["milestones"])})
             break
+    return architecture, recipe
+
+
+def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watcher: Watcher) -> BlackBox:
+    architecture, recipe = undefended_training(boxes, task)
     classifier = train_teacher(
         task, architecture, CrossEntropy(), recipe, seed=0, folder=folder, progress=watcher.training
     )
     return LocalBlackBox("undefended", classifier)
-
-
-def _measure(box: BlackBox, task: Task, out: Path) -> TeacherFacts:
-    return measure_teacher(box, task, serving=_serving(box, task, out))
-
-
-def _worth(box: BlackBox, task: Task, out: Path) -> Utility:
-    return measure_utility(box, task, box.answers(task.test), serving=_serving(box, task, out))
-
-
-def _serving(box: BlackBox, task: Task, out: Path) -> ServingTime:
-    """Measured once, so that an audit that runs again writes the same ``audit.json``."""
-    return kept_serving(out / "serving" / f"{box.fingerprint[:16]}.json", box, task.test)

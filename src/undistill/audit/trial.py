@@ -4,9 +4,9 @@ import hashlib
 import inspect
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from undistill.attacks import Attack
 from undistill.audit.lab import AuditLab
-from undistill.blackbox import AnswerCache, BlackBox, Queries
+from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
@@ -26,6 +26,7 @@ from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
 from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
+OUTCOME_FORMAT = 2  # 2: with a checksum. It is part of the key, so an outcome of an earlier format is not reused.
 FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 
@@ -80,7 +81,8 @@ class Trial:
     def description(self) -> dict[str, Any]:
         """All of it as JSON. The attack's code is part of it: outcomes of a changed attack are not reused."""
         return {
-            "undistill": version("undistill"),
+            "format": OUTCOME_FORMAT,
+            "undistill": _version(),
             "role": self.role,
             "task": self.task,
             "student": self.student,
@@ -92,10 +94,15 @@ class Trial:
             "queries": None if self.attack is None else settings_of(self.queries),
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content hash: the name under which the outcome is stored."""
         return content_hash(self.description())
+
+
+@cache
+def _version() -> str:
+    return version("undistill")
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
@@ -139,17 +146,24 @@ def smoothed_one_hot(labels: Int64[Tensor, "n"], classes: int, smoothing: float)
 
 
 def run_trial(
-    trial: Trial, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: AnswerCache
+    trial: Trial, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
 ) -> dict[str, Any]:
     """Train and measure; the outcome as JSON. Arguments as of :func:`train_student`."""
     return train_student(trial, tasks, boxes, cache)[1]
+
+
+def run_pack(
+    trials: Sequence[Trial], tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
+) -> list[dict[str, Any]]:
+    """Train and measure the trials of a pack; their outcomes in the same order. Arguments as of :func:`run_trial`."""
+    return [run_trial(trial, tasks, boxes, cache) for trial in trials]
 
 
 def train_student(
     trial: Trial,
     tasks: Mapping[str, Task],
     boxes: Mapping[str, BlackBox],
-    cache: AnswerCache,
+    cache: SharedAnswers,
     progress: Callable[[int], Progress] | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train and measure; the student, and the outcome as JSON.
@@ -198,7 +212,7 @@ def train_student(
         "notes": notes,
     }
     if box is not None:
-        same = box.answers(task.test).argmax(1) == test.argmax(1)
+        same = cache.get(box, task, Page("test")).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
     return student, outcome
 

@@ -1,7 +1,7 @@
 """What an outsider can ask of a teacher: raw images in, log-probabilities out."""
 
 from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK
-from undistill.blackbox.answers import AnswerCache, page_images
+from undistill.blackbox.answers import ANSWER_SPACE, AnswerCache, SharedAnswers, page_images
 from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
 from undistill.blackbox.check import ANSWER_TOLERANCE, CHECKED_IMAGES, check_black_box
 from undistill.blackbox.defended import DefendedBlackBox, defend
@@ -11,6 +11,7 @@ from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
 
 __all__ = [
+    "ANSWER_SPACE",
     "ANSWER_TOLERANCE",
     "CHECKED_IMAGES",
     "FULL",
@@ -29,6 +30,7 @@ __all__ = [
     "Predictions",
     "Queries",
     "QueryPlan",
+    "SharedAnswers",
     "TeacherLike",
     "TopK",
     "check_black_box",

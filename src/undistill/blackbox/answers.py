@@ -1,57 +1,147 @@
 """A teacher's answers to a page of questions, asked once and shared by every trial that asks the same."""
 
+import inspect
+import os
+import sys
+import time
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from undistill.blackbox.box import QUERY_BATCH, BlackBox
 from undistill.blackbox.queries import Page
-from undistill.files import write_atomic
-from undistill.tasks import Task
+from undistill.files import content_hash, write_atomic
+from undistill.tasks import StrongView, Task, View
+
+ANSWER_SPACE = 20 * 2**30
+LOCKS = 64  # files by which processes wait for each other: two pages may share one, which costs a wait and no more
+STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
+
+
+class SharedAnswers(ABC):
+    """Where trials find a black box's answers, so that no question is asked twice.
+
+    The view of a training image is a function of (seed, epoch), so attacks, settings and students of one seed ask the
+    same questions.
+    """
+
+    @abstractmethod
+    def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
+        """Log-probabilities (float32) of ``box`` for every image of the page, in the order of their split."""
 
 
 @dataclass(frozen=True)
-class AnswerCache:
-    """Answers on disk, one file per (black box, task, page).
+class AnswerCache(SharedAnswers):
+    """Answers on disk, one memory-mapped file per (black box, task, page), shared by all processes.
 
-    The view of a training image is a function of (seed, epoch), so attacks, settings and students of one seed ask the
-    same questions. The first process that needs a page asks; the others wait for the file.
+    The first process that needs a page asks; the others wait for the file. A file says whose answers it holds and has a
+    checksum; one that is damaged, or of another teacher, other data or an earlier version, is asked for again.
 
     Args:
-        folder: where the files live. They can be deleted at any time between runs.
+        folder: where the files live. They can be deleted at any time.
+        space: bytes that they may take in all. Beyond it, the page that was not read for longest is removed, and asked
+            for again should it be needed; a process that reads it at that moment still has it.
     """
 
     folder: Path
+    space: int = ANSWER_SPACE
 
-    def get(
-        self, box: BlackBox, task: Task, page: Page, device: torch.device | str = "cpu"
-    ) -> Float[Tensor, "n classes"]:
-        """Log-probabilities (float32) of ``box`` for the page's view of every training image, in the split's order."""
+    def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
+        about = _identity(box, task, page)
         folder = self.folder / f"{box.fingerprint[:16]}-{task.fingerprint[:16]}-{page.seed}"
         path = folder / f"{page.kind}-{page.crops}.safetensors"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if not path.exists():
-                    write_atomic(path, save({"log_probs": ask(box, task, page, device)}))
-        return load_file(path)["log_probs"]
+        found = _read(path, about)
+        if found is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{int(content_hash(about)[:8], 16) % LOCKS}.lock"):
+                found = _read(path, about)
+                if found is None:
+                    found = ask(box, task, page)
+                    about["crc32"] = str(_checksum(found))
+                    write_atomic(path, save({"log_probs": found}, metadata=about))
+                    self._make_room(path)
+        return found
+
+    def _make_room(self, newest: Path) -> None:
+        """Remove the pages that were not read for longest, but for ``newest``, until the others fit."""
+        with suppress(Timeout), FileLock(self.folder / "room.lock", timeout=0):  # one process at a time suffices
+            pages, taken = [], 0
+            for path in self.folder.glob("*/*"):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    if path.name.startswith(".") and time.time() - status.st_mtime > STALE:
+                        path.unlink()
+                        continue
+                    taken += status.st_size
+                    if path != newest and not path.name.startswith("."):
+                        pages.append((status.st_mtime, status.st_size, path))
+            for _, size, path in sorted(pages):
+                if taken <= self.space:
+                    return
+                with suppress(OSError):  # gone already; or held open, on a system that then refuses
+                    path.unlink()
+                    taken -= size
+
+
+def _identity(box: BlackBox, task: Task, page: Page) -> dict[str, str]:
+    """All that the answers depend on."""
+    return {
+        "box": box.fingerprint,
+        "task": task.fingerprint,
+        "page": f"{page.kind} {page.seed} {page.crops}",
+        "views": _views_code(),
+    }
+
+
+@cache
+def _views_code() -> str:
+    """The code that makes the views: if it changes, the same page is other images."""
+    modules = (sys.modules[kind.__module__] for kind in (View, StrongView))
+    return content_hash([inspect.getsource(module) for module in modules])
+
+
+def _read(path: Path, about: dict[str, str]) -> Float[Tensor, "n classes"] | None:
+    """The page at ``path``, mapped into memory; None if there is none that can be used."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = file.metadata() or {}
+            log_probs = file.get_tensor("log_probs")
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError):  # cut off
+        return None
+    if held != {**about, "crc32": str(_checksum(log_probs))}:
+        return None
+    with suppress(OSError):
+        os.utime(path)  # read just now, for :meth:`AnswerCache._make_room`
+    return log_probs
+
+
+def _checksum(log_probs: Float[Tensor, "n classes"]) -> int:
+    return zlib.crc32(log_probs.contiguous().numpy().data)
 
 
 def page_images(task: Task, page: Page, device: torch.device | str = "cpu") -> Iterator[UInt8[Tensor, "b *shape"]]:
-    """The images of a page, in the order of the training split, batch by batch."""
-    if page.kind == "clean":
-        yield from (images.to(device) for images in task.train.images.split(QUERY_BATCH))
+    """The images of a page, in the order of their split, batch by batch."""
+    if page.kind in ("clean", "test"):
+        images = task.train.images if page.kind == "clean" else task.test.images
+        yield from (part.to(device) for part in images.split(QUERY_BATCH))
         return
     view = (task.view if page.kind == "usual" else task.strong_view)(page.seed, page.crops, device)
     yield from map(view.images, torch.arange(len(task.train), device=device).split(QUERY_BATCH))
 
 
-def ask(box: BlackBox, task: Task, page: Page, device: torch.device | str = "cpu") -> Float[Tensor, "n classes"]:
-    """Ask ``box`` about the page's view of every training image."""
-    return torch.cat([box.log_probs(images.float().div_(255)).cpu() for images in page_images(task, page, device)])
+def ask(box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
+    """Ask ``box`` about every image of a page."""
+    return torch.cat([box.log_probs(images.float().div_(255)).cpu() for images in page_images(task, page)])

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from undistill.errors import InputError, unknown_name
 
 QueryMode = Literal["fresh-views", "cached-views", "clean"]
-PageKind = Literal["usual", "strong", "clean"]
+PageKind = Literal["usual", "strong", "clean", "test"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Page:
     """The images that are asked about at once: one view of all training images of a task.
 
     Args:
-        kind: of view; ``"clean"`` is the images as they are.
-        seed: of the views; 0 for clean images.
-        crops: number of the view; 0 for clean images.
+        kind: of view; ``"clean"`` is the images as they are, and ``"test"`` the images of the test split.
+        seed: of the views; 0 for images as they are.
+        crops: number of the view; 0 for images as they are.
     """
 
     kind: PageKind

@@ -21,6 +21,7 @@ from undistill.audit import (
     audit_path,
     battery,
     check_split,
+    forecast_audit,
     train_knockoff,
 )
 from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, is_predictions_file, open_black_box, read_predictions
@@ -32,9 +33,11 @@ from undistill.cli.options import (
     OtherTaskOptions,
     OutputDefenceOptions,
     RecipeOptions,
+    RunningOptions,
     TaskOptions,
     Whole,
 )
+from undistill.cli.stores import store
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES, CrossEntropy
 from undistill.errors import InputError, require, unknown_name
@@ -45,6 +48,7 @@ from undistill.report import (
     check_trade_off,
     cost_line,
     flag_lines,
+    forecast_lines,
     plot_spectra,
     plot_trade_off,
     spectrum_table,
@@ -360,14 +364,15 @@ def audit(
     alpha: float = 0.025,
     recipe: RecipeOptions | None = None,
     undefended: str | None = None,
-    workers: Whole | None = None,
+    running: RunningOptions | None = None,
+    dry_run: bool = False,
     trust_import_path: bool = False,
     fail_on: Literal["leaks"] | None = None,
 ) -> int:
     """Audit teachers: does it leak, through which attack, how sure are we?
 
-    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers). Finished trials are kept in OUT/trials: the same
-    command again runs only what is missing.
+    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers), which can be read while trials run. Finished
+    trials are kept in OUT/trials: the same command again runs only what is missing.
 
     Parameters
     ----------
@@ -397,8 +402,8 @@ def audit(
     undefended: str
         A teacher trained with cross entropy, to show which attacks work at all. By default one of TEACHER that says so
         of itself, else one is trained. No output defence is set around it.
-    workers: int
-        Processes; by default as many as cores.
+    dry_run: bool
+        Train nothing and write nothing: say how many trials, queries, seconds and bytes it would take.
     trust_import_path: bool
         Let checkpoints whose architecture is package.module:callable import and run that code.
     fail_on: Literal["leaks"]
@@ -435,17 +440,23 @@ def audit(
         queries=queries,
         **{name: tuple(value) for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    with TerminalWatcher() as watcher:
-        audits = audit_all(
-            teachers,
-            data,
-            out=out,
-            protocol=protocol,
-            undefended=undefended,
-            workers=workers,
-            trust_import_path=trust_import_path,
-            watcher=watcher,
+    running = running or RunningOptions()
+    asked: dict[str, Any] = {
+        "out": out,
+        "protocol": protocol,
+        "undefended": undefended,
+        "workers": running.where(),
+        "store": running.store,
+        "answer_space": running.answer_space(),
+        "trust_import_path": trust_import_path,
+    }
+    if dry_run:
+        Console().print(
+            *forecast_lines(forecast_audit(teachers, data, **asked)), sep="\n", highlight=False, markup=False
         )
+        return 0
+    with TerminalWatcher() as watcher:
+        audits = audit_all(teachers, data, watcher=watcher, **asked)
     console = Console()
     console.print(audit_table(audits))
     for line in flag_lines(audits):
@@ -594,6 +605,9 @@ def demo(*, out: Path = Path("demo-out"), workers: Whole | None = None) -> int:
     """
     run_demo(out, workers)
     return 0
+
+
+app.command(store)
 
 
 @app.meta.default

@@ -1,12 +1,14 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
-from undistill.blackbox import Access, Queries, TeacherLike, defend
+from undistill.audit import RayCluster
+from undistill.blackbox import ANSWER_SPACE, Access, Queries, TeacherLike, defend
 from undistill.blackbox.queries import QueryMode
 from undistill.cli.methods import parse_access, parse_data, parse_method
 from undistill.defences.output import OUTPUT_DEFENCES
@@ -20,6 +22,7 @@ TASK_GROUP = Group("Task", sort_key=10)
 ATTACKER_GROUP = Group("Attacker", sort_key=15)
 DEFENCES_GROUP = Group("Output defences", sort_key=12)
 OTHER_GROUP = Group("Another task", sort_key=13)
+RUNNING_GROUP = Group("Running", sort_key=18)
 RECIPE_GROUP = Group("Training (defaults depend on the task's inputs)", sort_key=20)
 
 
@@ -190,3 +193,50 @@ class RecipeOptions:
         """``recipe`` with the options that were given."""
         given = {name: value for name, value in settings_of(self).items() if value is not None}
         return Recipe(**settings_of(recipe) | given)
+
+
+@Parameter(name="*", group=RUNNING_GROUP)
+@dataclass(frozen=True)
+class RunningOptions:
+    """Where trials run, and where their outcomes and the teachers' answers are kept."""
+
+    executor: Literal["pool", "ray"] = "pool"
+    "Processes of this machine, or a Ray cluster (extra `ray`). What is found does not depend on it."
+    workers: Whole | None = None
+    "Processes of the pool; by default as many as cores."
+    address: str | None = None
+    "Of the Ray cluster, as `ray start` says it, or `auto`. By default one is started on this machine."
+    cpus_per_trial: float | None = None
+    "CPUs of the Ray cluster that a trial takes, or a fraction of one (default 1)."
+    gpus_per_trial: float | None = None
+    "GPUs likewise (default 0); 0.25 lets four trials share one."
+    store: str | None = None
+    "Folder, or URL of one (s3://bucket/trials), of finished trials, which audits can share; by default OUT/trials."
+    answers_gb: float = ANSWER_SPACE / 2**30
+    "Largest size of the kept answers of teachers in gigabytes; what was not used for longest is asked for again."
+
+    def where(self) -> int | RayCluster | None:
+        """Where trials run."""
+        of_ray = {
+            "address": self.address,
+            "cpus_per_trial": self.cpus_per_trial,
+            "gpus_per_trial": self.gpus_per_trial,
+        }
+        given = {name: value for name, value in of_ray.items() if value is not None}
+        if self.executor == "ray":
+            if self.workers is not None:
+                raise InputError(
+                    f"--workers {self.workers} is for the pool of this machine; on a Ray cluster as many trials run as "
+                    "it has room for, see --cpus-per-trial"
+                )
+            return RayCluster(**given)  # type: ignore[arg-type]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{names}: only for a Ray cluster; add --executor ray, or leave it out")
+        return self.workers
+
+    def answer_space(self) -> int:
+        """Bytes of kept answers."""
+        if not 0 < self.answers_gb < math.inf:
+            raise InputError(f"--answers-gb is {self.answers_gb}, must be above 0")
+        return int(self.answers_gb * 2**30)

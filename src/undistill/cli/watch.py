@@ -1,14 +1,15 @@
 """What the terminal shows while a command works: a live line, or plain lines when piped into a file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from undistill.audit import Trial
+from undistill.audit import Cell, Stage, Trial, decided
+from undistill.report import duration
 from undistill.training import Progress, Recipe, TerminalProgress
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -21,7 +22,10 @@ def show_training(title: str, recipe: Recipe, images: int) -> Callable[[int], Pr
 
 
 class TerminalWatcher:
-    """Shows an audit's stages and trials on standard error."""
+    """Shows an audit's stages and trials on standard error.
+
+    A cell (attack x student, of a teacher) is done when its last knockoff of the stage has ended.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -29,12 +33,13 @@ class TerminalWatcher:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("trials, left"),
+            TextColumn("trials{task.fields[cells]}, left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.row = self.bar.add_task("prepare", total=None, visible=False)
+        self.row = self.bar.add_task("prepare", total=None, visible=False, cells="")
+        self.decided: dict[str, int] = {}
 
     def __enter__(self) -> "TerminalWatcher":
         self.bar.start()
@@ -47,21 +52,60 @@ class TerminalWatcher:
         self.bar.stop()
         return show_training(title, recipe, images)
 
-    def stage(self, title: str, trials: int, stored: int) -> None:
-        self.title, self.total, self.stored, self.ended = title, trials, stored, stored
+    def stage(self, stage: Stage) -> None:
+        self.current, self.ended = stage, stage.stored
+        cells = {_cell(trial) for trial in stage.trials} - {None}
+        self.cells = dict.fromkeys(cells, 0)  # how many knockoffs each has yet to train
+        for trial in stage.missing:
+            if trial.role == "knockoff":
+                self.cells[_cell(trial)] += 1
         self.started = self.last_line = time.monotonic()
+        total = len(stage.trials)
         self.bar.start()
-        self.bar.reset(self.row, description=title, total=trials, completed=stored, visible=True)
+        self.bar.reset(self.row, description=stage.title, total=total, completed=self.ended, visible=True)
+        self.bar.update(self.row, cells=self._cells())
         if not self.console.is_terminal:
-            self.console.print(f"{title}: {trials} trials, {stored} stored", highlight=False)
+            self._line(f"{stage.title}: {total} trials, {self.ended} stored")
 
     def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
         self.ended += 1
-        self.bar.update(self.row, completed=self.ended)
+        if trial.role == "knockoff":
+            self.cells[_cell(trial)] -= 1
+        total = len(self.current.trials)
+        self.bar.update(self.row, completed=self.ended, cells=self._cells())
         now = time.monotonic()
-        due = now - self.last_line >= SECONDS_BETWEEN_LINES or self.ended == self.total
+        due = now - self.last_line >= SECONDS_BETWEEN_LINES or self.ended == total
         if self.console.is_terminal or not due:
             return
         self.last_line = now
-        left = (now - self.started) / (self.ended - self.stored) * (self.total - self.ended)
-        self.console.print(f"{self.title}: {self.ended}/{self.total} trials, {left:.0f} s left", highlight=False)
+        left = (now - self.started) / (self.ended - self.current.stored) * (total - self.ended)
+        self._line(f"{self.current.title}: {self.ended}/{total} trials{self._cells()}, {duration(left)} left")
+
+    def judged(self, teacher: str, cells: Sequence[Cell]) -> None:
+        self.decided[teacher] = decided(cells)
+
+    def note(self, sentence: str) -> None:
+        self._line(sentence, "yellow")
+
+    def _line(self, words: str, style: str = "") -> None:
+        self.console.print(words, highlight=False, markup=False, soft_wrap=True, style=style)
+
+    def _cells(self) -> str:
+        """Cells in words; nothing for a stage without knockoffs."""
+        if not self.cells:
+            return ""
+        done = sum(left == 0 for left in self.cells.values())
+        words = [f"{done}/{len(self.cells)} cells done"]
+        running = min(self.current.workers, len(self.current.trials) - self.ended)
+        if running:
+            words.append(f"{running} trials running")
+        if self.decided:
+            words.append(f"{sum(self.decided.values())} cells decided")
+        return f" ({', '.join(words)})"
+
+
+def _cell(trial: Trial) -> tuple[str, str, str] | None:
+    """The cell of a knockoff; None for a trial that several cells share."""
+    if trial.attack is None or trial.teacher is None:
+        return None
+    return trial.attack.name, trial.student, trial.teacher

@@ -12,6 +12,7 @@ from undistill.utility.comparison import (
     difference,
     plan_comparison,
 )
+from undistill.utility.kept import kept_teacher, kept_utility
 from undistill.utility.origin import Origin, origin_of
 from undistill.utility.quality import (
     Quality,
@@ -54,6 +55,8 @@ __all__ = [
     "confidence",
     "difference",
     "kept_serving",
+    "kept_teacher",
+    "kept_utility",
     "measure_serving",
     "measure_teacher",
     "measure_utility",
