@@ -4,20 +4,23 @@ from undistill.audit.beforehand import check_split
 from undistill.audit.execution import count_workers
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
-from undistill.audit.protocol import Protocol, battery
+from undistill.audit.protocol import Origin, Protocol, battery, usable
 from undistill.audit.result import SCHEMA, Audit, Undefended
 from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial, run_trial
+from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
 
 __all__ = [
     "PROBE_IMAGES",
     "SCHEMA",
+    "VERSIONS",
     "Accuracies",
     "Audit",
     "Cell",
     "Leak",
     "Measured",
+    "Origin",
     "Outcome",
     "Protocol",
     "SilentWatcher",
@@ -32,8 +35,13 @@ __all__ = [
     "battery",
     "check_split",
     "count_workers",
+    "customised",
     "judge",
+    "plus",
+    "quick",
     "run_trial",
+    "standard",
     "train_knockoff",
+    "usable",
     "verdict_of",
 ]
