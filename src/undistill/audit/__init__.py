@@ -6,17 +6,19 @@ from undistill.audit.execution import Executor, Pool, count_workers
 from undistill.audit.forecast import Forecast, Range, forecast_audit
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
-from undistill.audit.protocol import Protocol, battery
+from undistill.audit.protocol import Origin, Protocol, battery, usable
 from undistill.audit.result import SCHEMA, Audit, Undefended
 from undistill.audit.run import MARK, PROBE_IMAGES, audit, audit_all, audit_path, open_executor, used_trials
 from undistill.audit.store import Entry, Store
 from undistill.audit.trial import Trial, run_trial
+from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
 from undistill.audit.watching import SilentWatcher, Stage, Watcher, decided
 
 __all__ = [
     "MARK",
     "PROBE_IMAGES",
     "SCHEMA",
+    "VERSIONS",
     "Accuracies",
     "Audit",
     "Cell",
@@ -25,6 +27,7 @@ __all__ = [
     "Forecast",
     "Leak",
     "Measured",
+    "Origin",
     "Outcome",
     "Pool",
     "Protocol",
@@ -44,12 +47,17 @@ __all__ = [
     "battery",
     "check_split",
     "count_workers",
+    "customised",
     "decided",
     "forecast_audit",
     "judge",
     "open_executor",
+    "plus",
+    "quick",
     "run_trial",
+    "standard",
     "train_knockoff",
+    "usable",
     "used_trials",
     "verdict_of",
 ]

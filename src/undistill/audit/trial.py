@@ -1,5 +1,6 @@
 """One training of one student, and everything that determines it."""
 
+import base64
 import hashlib
 import inspect
 import sys
@@ -11,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from undistill.attacks import Attack
@@ -26,7 +28,8 @@ from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
 from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
-OUTCOME_FORMAT = 2  # 2: with a checksum. It is part of the key, so an outcome of an earlier format is not reused.
+# 2: with a checksum and "correct". It is part of the key, so an outcome of an earlier format is not reused.
+OUTCOME_FORMAT = 2
 FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 
@@ -204,6 +207,7 @@ def train_student(
     test = predict(student, task.test)
     outcome = {
         "accuracy": accuracy(test, task.test),
+        "correct": pack_bits((test.argmax(1) == task.test.labels).numpy()),
         "validation_accuracy": accuracy(predict(student, task.validation), task.validation),
         "queries": queries,
         "seconds": time.monotonic() - started,
@@ -215,6 +219,20 @@ def train_student(
         same = cache.get(box, task, Page("test")).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
     return student, outcome
+
+
+def pack_bits(flags: Bool[np.ndarray, "n"]) -> str:
+    """Flags as text, eight to a byte, six bits to a letter.
+
+    >>> unpack_bits(pack_bits(np.array([True, False, True])), 3).tolist()
+    [True, False, True]
+    """
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> Bool[np.ndarray, "count"]:
+    """``count`` flags from what :func:`pack_bits` gave."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
 
 
 def _labels(trial: Trial, task: Task) -> FromLabels:

@@ -27,11 +27,12 @@ def audit_table(audits: Sequence[Audit]) -> Table:
     table.add_column(escape("leak [interval]"), justify="right")
     table.add_column("outcome", width=13)  # only "attack too weak" takes two lines
     for audit in audits:
-        several = len(audit.protocol.students) > 1
+        several = len({cell.student for cell in audit.cells}) > 1
+        regimes = len({cell.data for cell in audit.cells}) > 1
         for cell in audit.cells:
             table.add_row(
                 escape(audit.teacher.name),
-                f"{cell.attack} > {escape(cell.student)}" if several else cell.attack,
+                cell.attack + (f" > {escape(cell.student)}" if several else "") + (f", {cell.data}" if regimes else ""),
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
                 "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
@@ -45,7 +46,7 @@ def flag_lines(audits: Sequence[Audit]) -> list[str]:
     """A line for every cell of which some knockoffs noted something."""
     return [
         f"{audit.teacher.name}, {cell.attack} with {cell.student}: {flag.replace('_', ' ')} in {count} of "
-        f"{audit.protocol.seeds} knockoffs"
+        f"{len(cell.knockoff.seeds)} knockoffs"
         for audit in audits
         for cell in audit.cells
         for flag, count in cell.flags.items()
