@@ -2,6 +2,7 @@
 
 from undistill.audit.beforehand import check_split
 from undistill.audit.execution import count_workers
+from undistill.audit.flags import FLAGS, Findings, Flag, FlagKind, Raised, Severity, find_flags
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
 from undistill.audit.protocol import Protocol, battery
@@ -11,15 +12,21 @@ from undistill.audit.store import Store
 from undistill.audit.trial import Trial, run_trial
 
 __all__ = [
+    "FLAGS",
     "PROBE_IMAGES",
     "SCHEMA",
     "Accuracies",
     "Audit",
     "Cell",
+    "Findings",
+    "Flag",
+    "FlagKind",
     "Leak",
     "Measured",
     "Outcome",
     "Protocol",
+    "Raised",
+    "Severity",
     "SilentWatcher",
     "Store",
     "Trial",
@@ -32,6 +39,7 @@ __all__ = [
     "battery",
     "check_split",
     "count_workers",
+    "find_flags",
     "judge",
     "run_trial",
     "train_knockoff",

@@ -43,11 +43,13 @@ class Accuracies:
         setting: the chosen hyper-parameters, in words.
         seeds: accuracy on the test split per judged seed.
         validation: mean accuracy on the validation split over the judged seeds.
+        smoothing: of a reference's or placebo's labels; None for knockoffs.
     """
 
     setting: str
     seeds: tuple[float, ...]
     validation: float
+    smoothing: float | None = None
 
     @property
     def mean(self) -> float:
@@ -85,7 +87,8 @@ class Measured:
         placebo: students of the attack without the teacher; None if the attack has none, or the attacker no labels.
         agreement: share of test images on which knockoff and teacher give the same class, in percent.
         queries: the most images that one knockoff asked about.
-        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``.
+        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``;
+            the same of its placebos, with ``"placebo_"`` in front.
     """
 
     attack: str

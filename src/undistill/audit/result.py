@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from undistill.audit.flags import Findings, Flag, find_flags
 from undistill.audit.judgement import Accuracies, Cell, Outcome, Verdict, verdict_of
 from undistill.audit.protocol import Protocol
 from undistill.audit.trial import describe_attack
 from undistill.settings import settings_of
-from undistill.tasks import Task
+from undistill.tasks import FreshImages, NoImages, OtherImages, QueryData, Task
 from undistill.utility import TeacherFacts, Utility
 
 SCHEMA = "undistill.audit/1"
@@ -20,10 +21,12 @@ class Undefended:
     Args:
         name: what the user calls it.
         utility: what it is worth: what a defence costs is the difference.
+        cells: the same attacks and students on it.
     """
 
     name: str
     utility: Utility
+    cells: tuple[Cell, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -88,6 +91,13 @@ class Audit:
                 )
 
     @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Reasons to doubt this audit, the gravest first."""
+        return find_flags(
+            Findings(self.task, self.protocol, self.teacher, self.cells, self.undefended.name, self.undefended.cells)
+        )
+
+    @property
     def threat_card(self) -> dict[str, Any]:
         """What the attacker was given. The claim holds for this attacker alone."""
         return {
@@ -95,11 +105,18 @@ class Audit:
             + (", as the output defences serve them" if self.teacher.output_defences else ""),
             "output_defences": [defence["words"] for defence in self.teacher.output_defences],
             "data": self.protocol.data.sentence,
+            "unseen": _unseen_sentence(self.protocol.data, self.task, self.teacher),
             "labels": _labels_sentence(self.protocol),
             "queries": _queries_sentence(self.protocol),
             "queries_per_knockoff": max(cell.queries for cell in self.cells),
             "tuning": {grid[0].name: len(grid) for grid in self.protocol.attacks},
+            "control_tuning": {
+                "ls": len(self.protocol.smoothings),
+                "placebo": len(self.protocol.placebo_smoothings),
+            },
+            "tuning_seeds": self.protocol.tuning_seeds,
             "students": list(self.protocol.students),
+            "epochs": self.protocol.recipe.epochs,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -120,14 +137,34 @@ class Audit:
                 "name": self.undefended.name,
                 "accuracy": self.undefended.accuracy,
                 "utility": self.undefended.utility.to_json(),
+                "cells": [_cell_json(cell) for cell in self.undefended.cells],
             },
             "verdict": self.verdict.value,
             "sentence": self.sentence,
             "detectable": self.detectable,
             "threat_card": self.threat_card,
+            "flags": [flag.to_json() for flag in self.flags],
             "protocol": _protocol_json(self.protocol),
             "cells": [_cell_json(cell) for cell in self.cells],
         }
+
+
+def _unseen_sentence(data: QueryData, task: Task, teacher: TeacherFacts) -> str:
+    """Which of the attacker's images the teacher has not seen."""
+    match data:
+        case OtherImages():
+            return f"all {len(data.other.train):,}: they are of another task ({data.other.name})"
+        case NoImages():
+            return "all: the attack makes them up"
+        case FreshImages():
+            fresh = data.attackers_task(task).train
+            held = f"all {len(fresh):,}: fresh images, which the task keeps from its teachers"
+        case _:
+            held = (
+                "none: this audit holds no image that the teacher has not seen, so it says nothing of an attacker with "
+                "images of his own"
+            )
+    return held + ("" if teacher.says_same_split else "; the teacher does not say what it was trained on")
 
 
 def _queries_sentence(protocol: Protocol) -> str:

@@ -27,6 +27,7 @@ from undistill.blackbox import (
     AnswerCache,
     BlackBox,
     LocalBlackBox,
+    Steadiness,
     TeacherLike,
     check_black_box,
     open_black_box,
@@ -169,10 +170,11 @@ def audit_all(
     every_setting = [attack for grid in protocol.attacks for attack in grid]
     attackers = protocol.data.attackers_task(task)
     check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    steadiness = {}
     for box in boxes if given is None else [*boxes, given]:
         check_answers(box, every_setting)
         check_split(box, task)
-        check_black_box(box, probe[:CHECKED_IMAGES])
+        steadiness[box.fingerprint] = check_black_box(box, probe[:CHECKED_IMAGES])
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
         out = Path(folder)
         _claim(out, task, protocol, boxes)
@@ -187,14 +189,11 @@ def audit_all(
         with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
             _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
             _run_stage("judge on test", plan.judging(store), pool, store, watcher)
-        too_weak = frozenset(
-            (cell.attack, cell.student)
-            for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
-            if cell.outcome is not Outcome.LEAKS
-        )
-        facts = [_measure(box, task, out) for box in boxes]
+        plain_cells = judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
+        too_weak = frozenset((cell.attack, cell.student) for cell in plain_cells if cell.outcome is not Outcome.LEAKS)
+        facts = [_measure(box, task, out, steadiness[box.fingerprint]) for box in boxes]
         worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or _worth(reference, task, out))
+        plain = Undefended(reference.name, worth or _worth(reference, task, out), plain_cells)
         results = []
         for box, found in zip(boxes, facts, strict=True):
             cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
@@ -288,13 +287,14 @@ class Plan:
             ls, _ = self._accuracies(self._references(student), store)
             for grid in self.protocol.attacks:
                 placebos = self._placebos(student, grid)
-                placebo = self._accuracies(placebos, store)[0] if placebos else None
+                placebo, controls = self._accuracies(placebos, store) if placebos else (None, [])
                 knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
                 agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
                 queries = max(outcome["queries"] for outcome in outcomes)
                 flags = Counter(
-                    name
-                    for outcome in outcomes
+                    whose + name
+                    for whose, trials in (("", outcomes), ("placebo_", controls))
+                    for outcome in trials
                     for name, note in outcome["notes"].items()
                     if note is True or name == "diverged"
                 )
@@ -307,7 +307,8 @@ class Plan:
         trial = self._choose(choice, store)
         outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.judged_seeds]
         validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
-        return Accuracies(trial.setting, tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
+        accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
+        return Accuracies(trial.setting, accuracies, validation, trial.smoothing), outcomes
 
 
 def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
@@ -390,8 +391,8 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
     return LocalBlackBox("undefended", classifier)
 
 
-def _measure(box: BlackBox, task: Task, out: Path) -> TeacherFacts:
-    return measure_teacher(box, task, serving=_serving(box, task, out))
+def _measure(box: BlackBox, task: Task, out: Path, steadiness: Steadiness) -> TeacherFacts:
+    return measure_teacher(box, task, serving=_serving(box, task, out), steadiness=steadiness)
 
 
 def _worth(box: BlackBox, task: Task, out: Path) -> Utility:

@@ -15,6 +15,7 @@ from rich.table import Table
 from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
+    Audit,
     Protocol,
     Verdict,
     audit_all,
@@ -48,6 +49,7 @@ from undistill.report import (
     plot_spectra,
     plot_trade_off,
     spectrum_table,
+    threat_card_table,
     utility_notes,
     utility_tables,
 )
@@ -255,6 +257,21 @@ def measure(
     return 0
 
 
+def _say_flags(console: Console, result: Audit) -> None:
+    """A line about each kind of flag that was raised."""
+    lines = flag_lines(result)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, style="yellow")
+    if lines:
+        console.print(
+            "Flags are doubts about this audit. audit.json holds all of them with their values; docs/flags.md says "
+            "what each means, and what to do.",
+            style="dim",
+            highlight=False,
+            markup=False,
+        )
+
+
 def _say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
     """A line about each output defence: its settings, and what it learnt."""
     for defence in defences:
@@ -448,8 +465,6 @@ def audit(
         )
     console = Console()
     console.print(audit_table(audits))
-    for line in flag_lines(audits):
-        console.print(line, highlight=False, markup=False, style="yellow")
     left_out = [] if attack is not None else sorted(ATTACKS.keys() - {grid[0].name for grid in grids})
     if left_out:
         console.print()
@@ -460,15 +475,10 @@ def audit(
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
-        card = result.threat_card
         console.print(cost_line(result), highlight=False, markup=False)
-        console.print(
-            f"The attacker sees {card['access']}; asks {card['queries']}; has {card['data']}.",
-            style="dim",
-            highlight=False,
-            markup=False,
-        )
+        console.print(threat_card_table(result), style="dim")
         _say_defences(console, result.teacher.output_defences)
+        _say_flags(console, result)
         path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
         console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)

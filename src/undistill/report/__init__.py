@@ -1,7 +1,7 @@
 """What people look at: plots and tables of what was found."""
 
 from undistill.report.plots import check_trade_off, plot_spectra, plot_trade_off
-from undistill.report.tables import audit_table, flag_lines, spectrum_table
+from undistill.report.tables import audit_table, flag_lines, spectrum_table, threat_card_table
 from undistill.report.utility import cost_line, utility_notes, utility_tables
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "plot_spectra",
     "plot_trade_off",
     "spectrum_table",
+    "threat_card_table",
     "utility_notes",
     "utility_tables",
 ]

@@ -13,6 +13,7 @@ True
 from undistill.statistics.detectable import smallest_detectable
 from undistill.statistics.holm import holm_adjust, holm_levels
 from undistill.statistics.paired import PairedDifference, paired_difference
+from undistill.statistics.shares import share_p_value
 from undistill.statistics.spread import Interval, interval
 from undistill.statistics.unpaired import unpaired_interval
 
@@ -23,6 +24,7 @@ __all__ = [
     "holm_levels",
     "interval",
     "paired_difference",
+    "share_p_value",
     "smallest_detectable",
     "unpaired_interval",
 ]
