@@ -64,16 +64,16 @@ def answer_facts(log_probs: Float[Tensor, "n classes"], policy: Access = FULL) -
         (2, 1, 3)
     """
     logs = log_probs.double()
-    probs = logs.exp()
+    probs, zero = logs.exp(), logs.isneginf()  # what is too small for a double is no exact zero
     noise = torch.finfo(torch.float32).eps * probs * (1 + logs.clamp_min(-1e3).abs())
 
     def holds(numbers: Float[Tensor, "n classes"]) -> bool:
-        return bool(((probs - numbers).abs() <= noise).all())
+        return bool((((probs - numbers).abs() <= noise) & (zero | (numbers > 0))).all())
 
     fits = (d for d in range(MOST_VISIBLE_DECIMALS + 1) if holds((probs * 10**d).round() / 10**d))
     decimals = next(fits, None)
     types = (name for name, kind in FLOAT_TYPES.items() if holds(probs.to(kind).double()))
-    sums, classes = probs.sum(1), (probs > 0).sum(1)
+    sums, classes = probs.sum(1), (~zero).sum(1)
     return AnswerFacts(
         images=len(log_probs),
         kind=policy.kind,

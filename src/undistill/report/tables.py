@@ -64,10 +64,8 @@ def _flag_line(raised: Sequence[Flag]) -> str:
 def threat_card_table(audit: Audit) -> Table:
     """What the attacker of an audit was given, a row each."""
     card = audit.threat_card
-    settings = card["tuning"].values()
-    each = f"{min(settings)} to {max(settings)}" if min(settings) < max(settings) else f"{max(settings)}"
-    seeds = f"{card['tuning_seeds']} seed{'' if card['tuning_seeds'] == 1 else 's'}"
-    controls = card["control_tuning"]
+    settings, controls = card["tuning"].values(), card["control_tuning"]
+    each = "" if min(settings) == max(settings) else f"{min(settings)} to "
     rows = {
         "sees": card["access"],
         "output defences": "; ".join(card["output_defences"]) or "none",
@@ -75,9 +73,10 @@ def threat_card_table(audit: Audit) -> Table:
         "unseen by teacher": card["unseen"],
         "labels": card["labels"],
         "asks": f"{card['queries']}: at most {card['queries_per_knockoff']:,} images for one knockoff",
-        "tunes": f"{len(settings)} attacks, {each} settings each, on validation images and {seeds}; label smoothing "
-        f"{controls['ls']} settings, placebos {controls['placebo']} smoothings for each setting of their attack",
-        "students": f"{', '.join(card['students'])}, {card['epochs']} epochs",
+        "tunes": f"{_count(len(settings), 'attack')} with {each}{_count(max(settings), 'setting')}; label smoothing with "
+        f"{_count(controls['ls'], 'setting')}; placebos with {_count(controls['placebo'], 'smoothing')} for each of "
+        f"their attack's; on validation images and {_count(card['tuning_seeds'], 'seed')}",
+        "students": f"{', '.join(card['students'])}, {_count(card['epochs'], 'epoch')}",
     }
     table = Table(box=None, pad_edge=False, show_header=False, title="The attacker", title_justify="left")
     table.add_column(no_wrap=True)
@@ -85,6 +84,10 @@ def threat_card_table(audit: Audit) -> Table:
     for name, words in rows.items():
         table.add_row(name, escape(words))
     return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def spectrum_table(spectra: Mapping[str, tuple[float, Spectrum]]) -> Table:
