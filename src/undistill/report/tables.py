@@ -73,9 +73,9 @@ def threat_card_table(audit: Audit) -> Table:
         "unseen by teacher": card["unseen"],
         "labels": card["labels"],
         "asks": f"{card['queries']}: at most {card['queries_per_knockoff']:,} images for one knockoff",
-        "tunes": f"{_count(len(settings), 'attack')} with {each}{_count(max(settings), 'setting')}; label smoothing with "
-        f"{_count(controls['ls'], 'setting')}; placebos with {_count(controls['placebo'], 'smoothing')} for each of "
-        f"their attack's; on validation images and {_count(card['tuning_seeds'], 'seed')}",
+        "tunes": f"{_count(len(settings), 'attack')} with {each}{_count(max(settings), 'setting')}; label smoothing "
+        f"with {_count(controls['ls'], 'setting')}; placebos with {_count(controls['placebo'], 'smoothing')} for each "
+        f"of their attack's; on validation images and {_count(card['tuning_seeds'], 'seed')}",
         "students": f"{', '.join(card['students'])}, {_count(card['epochs'], 'epoch')}",
     }
     table = Table(box=None, pad_edge=False, show_header=False, title="The attacker", title_justify="left")
