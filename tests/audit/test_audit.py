@@ -130,10 +130,10 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
     assert stored_outcomes(tmp_path / "one") == stored_outcomes(tmp_path / "two")
 
 
-def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, teachers, tmp_path, monkeypatch):
+def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, counting_box, tmp_path, monkeypatch):
     seen, threads = [], torch.get_num_threads()
     monkeypatch.setattr(EXECUTION, "run_trial", lambda *_: seen.append(torch.get_num_threads()) or {})
-    plan, store = Plan(task, protocol, []), Store(tmp_path)
+    plan, store = Plan(task, protocol, [counting_box]), Store(tmp_path)
     try:
         torch.set_num_threads(2)
         with Workers([task], [], store, AnswerCache(tmp_path), 1) as pool:

@@ -38,7 +38,7 @@ PROTOCOL = Protocol(("mlp", "cnn"), Recipe(), ((KD(),), (LabelOnly(),)), seeds=3
 
 def students(level, validation=None, smoothing=None, spread=0.1):
     seeds = (level - spread, level, level + spread)
-    return Accuracies("setting", seeds, level if validation is None else validation, smoothing)
+    return Accuracies("setting", seeds, level if validation is None else validation, smoothing=smoothing)
 
 
 def cell(
@@ -86,8 +86,10 @@ def teacher(accuracy=96.0, validation=96.0, answers=ANSWERS, steadiness=TEACHER.
     return replace(TEACHER, utility=utility, validation_accuracy=validation, answers=answers, steadiness=steadiness)
 
 
-def findings(cells=None, *, protocol=PROTOCOL, task=TASK, plain=(), **facts):
+def findings(cells=None, *, protocol=PROTOCOL, task=TASK, plain=None, **facts):
+    """Of an undefended teacher that leaks everywhere, unless its cells are given."""
     cells = (cell(), cell("label-only"), cell(student="cnn")) if cells is None else cells
+    plain = [replace(one, outcome=Outcome.LEAKS) for one in cells] if plain is None else plain
     return Findings(task, protocol, teacher(**facts), tuple(cells), "plain", tuple(plain))
 
 
@@ -119,7 +121,13 @@ def with_knockoffs(levels=KD_AND_LABELS, answers=ANSWERS):
     return findings(cells, protocol=replace(PROTOCOL, attacks=attacks), answers=answers)
 
 
-WEAK = cell(outcome=Outcome.TOO_WEAK)
+SILENT_CELLS = [cell(outcome=Outcome.TOO_WEAK), cell("label-only", outcome=Outcome.INCONCLUSIVE)]
+
+
+def over_images(low, high):
+    """A cell whose leak of 0.125 has that interval over test images."""
+    return replace(cell(), leak=replace(cell().leak, test_low=low, test_high=high))
+
 
 # Of each kind: what raises it, and the sentences it then says.
 RAISED = {
@@ -147,7 +155,13 @@ RAISED = {
     "validation-and-test-disagree": [
         (
             with_ls({"mlp": students(85.0, validation=90.0, smoothing=0.1), "cnn": students(85.0, smoothing=0.1)}),
-            ["LS students (mlp) reach 90.00% on validation and 85.00% on test images (p = 0.0001)."],
+            ["LS students of mlp reach 90.00% on validation and 85.00% on test images (p = 0.0001)."],
+        ),
+    ],
+    "few-test-images": [
+        (
+            findings([over_images(-0.4, 0.65)]),
+            ["Other 2,000 test images could move the leak of kd with mlp by 0.53 points (margin: 0.5)."],
         ),
     ],
     "answers-not-probabilities": [
@@ -199,8 +213,9 @@ RAISED = {
     ],
     "attack-too-weak": [
         (
-            findings([WEAK, cell("label-only")], plain=[cell(), cell("label-only")]),
-            ["kd with mlp gains +0.12 [-0.25, +0.50] points from the undefended teacher (plain)."],
+            findings(SILENT_CELLS, plain=SILENT_CELLS),
+            ["kd with mlp gains +0.12 [-0.25, +0.50] points from the undefended teacher (plain).",
+             "label-only with mlp gains +0.12 [-0.25, +0.50] points from the undefended teacher (plain)."],
         ),
     ],
     "labels-beat-soft-answers": [
@@ -276,6 +291,11 @@ SILENT = {
         # Of one student this would be beyond chance (p = 0.0006), of the larger of two it is not.
         with_ls({"mlp": students(85.7, validation=90.1, smoothing=0.1), "cnn": students(90.0, smoothing=0.1)}),
     ],
+    "few-test-images": [
+        findings([over_images(-0.3, 0.6)]),
+        findings([over_images(-0.4, 0.65)], protocol=replace(PROTOCOL, margin=0.6)),
+        findings([cell()]),  # it is not known image by image
+    ],
     "answers-not-probabilities": [
         findings(answers=answering(least_sum=0.999999, largest_sum=1.000001)),
         findings(answers=answering(least_sum=0.9995, decimals=4)),  # said by answers-rounded
@@ -297,7 +317,10 @@ SILENT = {
     ],
     "answers-not-repeatable": [findings(steadiness=Steadiness(1e-7, 1e-4, 8))],
     "answers-depend-on-batch": [findings(steadiness=Steadiness(1e-7, 1e-3, 8))],
-    "attack-too-weak": [findings([cell(outcome=outcome) for outcome in Outcome if outcome is not Outcome.TOO_WEAK])],
+    "attack-too-weak": [
+        findings([cell(outcome=Outcome.LEAKS)], plain=[cell(outcome=Outcome.INCONCLUSIVE)]),
+        findings([cell()], plain=[cell(outcome=Outcome.LEAKS)]),
+    ],
     "labels-beat-soft-answers": [
         with_knockoffs(KD_AND_LABELS | {"dkd": 91.95}),  # within the spread of the seeds
         with_knockoffs({"kd": 93.0, "label-only": 92.0}),
@@ -351,10 +374,7 @@ def test_what_raises_one_flag_raises_no_other(name):
 
 
 def test_cells_and_students_are_named():
-    [weak, _] = find_flags(
-        findings([WEAK, cell(flags={"diverged": 1})], plain=[cell()]),
-    )
-    assert (weak.attack, weak.student) == ("kd", "mlp")
+    [weak] = find_flags(findings([cell()], plain=[cell()]))
     assert weak.to_json() == {
         "name": "attack-too-weak",
         "severity": "warning",
@@ -362,10 +382,25 @@ def test_cells_and_students_are_named():
         "teacher": "ce",
         "attack": "kd",
         "student": "mlp",
+        "data": "train",
         "docs": "docs/flags/attack-too-weak.md",
     }
     [seen] = find_flags(findings(accuracy=96.0, validation=99.9))
-    assert (seen.attack, seen.student) == (None, None)
+    assert (seen.attack, seen.student, seen.data) == (None, None, None)
+
+
+def test_kinds_of_images_are_told_apart():
+    """Each has LS students of its own, and of its cells some may have come to more seeds than others."""
+    fresh = replace(cell(), data="fresh", ls=students(85.0, smoothing=0.4))
+    longer = replace(fresh, attack="label-only", ls=replace(fresh.ls, seeds=(*fresh.ls.seeds, 80.0)))
+    found = findings([cell(), fresh, longer])
+    assert {place: len(ls.seeds) for place, ls in found.references.items()} == {
+        ("mlp", "train"): 3,
+        ("mlp", "fresh"): 4,
+    }
+    [flag] = find_flags(found)
+    assert flag.sentence == "The LS bar of mlp (data fresh) has smoothing 0.4, the largest that was tried."
+    assert (flag.attack, flag.student, flag.data) == (None, "mlp", "fresh")
 
 
 def test_the_gravest_flags_come_first():
@@ -389,7 +424,8 @@ def test_honest_teachers_are_seldom_suspected():
         validation, test = len(task.validation), len(task.test)
         facts = teacher(draw(test, share), draw(validation, share))
         ls = students(draw(test, share - 0.1), validation=draw(validation, share - 0.1), smoothing=0.1)
-        found = Findings(task, PROTOCOL, facts, (replace(cell(placebo=50.0), ls=ls),), "plain", ())
+        ours = replace(cell(placebo=50.0, outcome=Outcome.LEAKS), ls=ls)
+        found = Findings(task, PROTOCOL, facts, (ours,), "plain", (ours,))
         suspected += any(flag.name.startswith("trained-on-") for flag in find_flags(found))
     assert suspected <= 4  # 600 x 2 x 0.001 = 1.2 are expected at most: more than 4 have a probability of 0.008
 
@@ -425,6 +461,9 @@ def test_numbers_that_raised_a_flag_are_in_the_result(finished):
             (cell["attack"], cell["student"]) for cell in written["cells"]
         ]
         weak = {(flag["attack"], flag["student"]) for flag in written["flags"] if flag["name"] == "attack-too-weak"}
+        pairs = zip(written["cells"], written["undefended"]["cells"], strict=True)
         assert weak == {
-            (cell["attack"], cell["student"]) for cell in written["cells"] if cell["outcome"] == "attack too weak"
+            (cell["attack"], cell["student"])
+            for cell, plain in pairs
+            if "leaks" not in (cell["outcome"], plain["outcome"])
         }

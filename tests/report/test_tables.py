@@ -41,7 +41,7 @@ def make(spectrum):
             ],
             margin=0.5,
             alpha=0.025,
-            weak=frozenset(names if weak else ()),
+            weak=frozenset((*name, "train") for name in names if weak),
         )
         facts = TeacherFacts(name, "f" * 64, 99.0, spectrum, spectrum, utility)
         protocol = Protocol(students, Recipe(), ((KD(),), (KDWithoutLabels(),)), seeds=3)
@@ -152,7 +152,7 @@ def test_a_cell_without_a_placebo_has_a_dash(make):
 
 def test_outcomes_are_whole_words_in_80_columns(make):
     wide = make(leaks=(-60.0, 40.0, 20.0), level=55.0)
-    weak = make(name="cmim", leaks=(-40.0, 20.0, -10.0), level=50.0, weak=True)
+    weak = make(name="cmim", leaks=(-40.0, -40.1, -39.9), level=50.0, weak=True)
     clear = make(name="cmim-2", leaks=(0.0, 0.0, 0.0), level=100.0)
     text = shown(audit_table([wide, weak, clear]))
     assert all(len(line) <= 80 for line in text.splitlines())

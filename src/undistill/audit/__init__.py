@@ -5,16 +5,18 @@ from undistill.audit.execution import count_workers
 from undistill.audit.flags import FLAGS, Findings, Flag, FlagKind, Raised, Severity, find_flags
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
-from undistill.audit.protocol import Protocol, battery
+from undistill.audit.protocol import Origin, Protocol, battery, usable
 from undistill.audit.result import SCHEMA, Audit, Undefended
 from undistill.audit.run import PROBE_IMAGES, SilentWatcher, Watcher, audit, audit_all, audit_path
 from undistill.audit.store import Store
 from undistill.audit.trial import Trial, run_trial
+from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
 
 __all__ = [
     "FLAGS",
     "PROBE_IMAGES",
     "SCHEMA",
+    "VERSIONS",
     "Accuracies",
     "Audit",
     "Cell",
@@ -23,6 +25,7 @@ __all__ = [
     "FlagKind",
     "Leak",
     "Measured",
+    "Origin",
     "Outcome",
     "Protocol",
     "Raised",
@@ -39,9 +42,14 @@ __all__ = [
     "battery",
     "check_split",
     "count_workers",
+    "customised",
     "find_flags",
     "judge",
+    "plus",
+    "quick",
     "run_trial",
+    "standard",
     "train_knockoff",
+    "usable",
     "verdict_of",
 ]

@@ -48,6 +48,10 @@ class Severity(Enum):
         }[self]
 
 
+Place = tuple[str, str]
+"""A student, and which images the attacker has."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What an audit measured, as far as flags look at it.
@@ -58,7 +62,7 @@ class Findings:
         teacher: the audited one.
         cells: of the audited teacher.
         undefended: name of the undefended teacher.
-        undefended_cells: the same attacks and students on the undefended teacher.
+        undefended_cells: the same attacks, students and images on the undefended teacher.
     """
 
     task: Task
@@ -69,9 +73,25 @@ class Findings:
     undefended_cells: tuple[Cell, ...]
 
     @property
-    def references(self) -> dict[str, Accuracies]:
-        """The LS students by architecture."""
-        return {cell.student: cell.ls for cell in self.cells}
+    def places(self) -> dict[Place, list[Cell]]:
+        """The cells by student and data: those that share their LS students."""
+        cells: dict[Place, list[Cell]] = {}
+        for cell in self.cells:
+            cells.setdefault((cell.student, cell.data), []).append(cell)
+        return cells
+
+    @property
+    def references(self) -> dict[Place, Accuracies]:
+        """The LS students, over as many seeds as any cell was judged on."""
+        return {
+            place: max((cell.ls for cell in cells), key=lambda ls: len(ls.seeds))
+            for place, cells in self.places.items()
+        }
+
+    def title(self, student: str, data: str, attack: str | None = None) -> str:
+        """What sentences call a cell, or the cells of a student; its data where there are several kinds."""
+        words = student if attack is None else f"{attack} with {student}"
+        return words if len({cell.data for cell in self.cells}) == 1 else f"{words} (data {data})"
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,7 @@ class Raised:
     sentence: str
     attack: str | None = None
     student: str | None = None
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,7 @@ class Flag:
         teacher: the audited one.
         attack: of the cell; None if it is not about one attack.
         student: of the cell; None if it is not about one student.
+        data: which images the attacker has, as in the cell; None if it is not about one kind of them.
     """
 
     kind: FlagKind
@@ -122,6 +144,7 @@ class Flag:
     teacher: str
     attack: str | None = None
     student: str | None = None
+    data: str | None = None
 
     @property
     def name(self) -> str:
@@ -142,6 +165,7 @@ class Flag:
             "teacher": self.teacher,
             "attack": self.attack,
             "student": self.student,
+            "data": self.data,
             "docs": self.kind.docs,
         }
 
@@ -153,7 +177,7 @@ def find_flags(findings: Findings) -> tuple[Flag, ...]:
         findings: what was measured.
     """
     return tuple(
-        Flag(kind, raised.sentence, findings.teacher.name, raised.attack, raised.student)
+        Flag(kind, raised.sentence, findings.teacher.name, raised.attack, raised.student, raised.data)
         for kind in FLAGS.values()
         for raised in kind.find(findings)
     )
@@ -256,14 +280,29 @@ def _trained_on(findings: Findings, suspect: Literal["validation", "test"]) -> I
 
 def _splits_disagree(findings: Findings) -> Iterator[Raised]:
     sizes = len(findings.task.validation), len(findings.task.test)
-    for student, ls in findings.references.items():
+    for place, ls in findings.references.items():
         validation, test = (ls.validation, sizes[0]), (ls.mean, sizes[1])
         p = 2 * min(_p_value(validation, test), _p_value(test, validation))
         if p < SPLIT_ALPHA / len(findings.references):
             yield Raised(
-                f"LS students ({student}) reach {ls.validation:.2f}% on validation and {ls.mean:.2f}% on test images "
-                f"(p = {p:.1g}).",
-                student=student,
+                f"LS students of {findings.title(*place)} reach {ls.validation:.2f}% on validation and {ls.mean:.2f}% "
+                f"on test images (p = {p:.1g}).",
+                None,
+                *place,
+            )
+
+
+def _few_images(findings: Findings) -> Iterator[Raised]:
+    margin = findings.protocol.margin
+    for cell in findings.cells:
+        if cell.leak.test_low is None or cell.leak.test_high is None:
+            continue
+        reach = max(cell.leak.test_high - cell.leak.mean, cell.leak.mean - cell.leak.test_low)
+        if reach > margin:
+            yield Raised(
+                f"Other {len(findings.task.test):,} test images could move the leak of {_title(findings, cell)} by "
+                f"{reach:.2f} points (margin: {margin:g}).",
+                *cell.key,
             )
 
 
@@ -277,22 +316,26 @@ def _p_value(better: tuple[float, int], worse: tuple[float, int]) -> float:
 
 
 def _ls_at_edge(findings: Findings) -> Iterator[Raised]:
-    for student, ls in findings.references.items():
+    for place, ls in findings.references.items():
         edge = _edge(ls.smoothing, findings.protocol.smoothings)
         if edge is not None:
-            yield Raised(f"The LS bar of {student} has smoothing {ls.smoothing:g}, {edge}.", student=student)
+            yield Raised(
+                f"The LS bar of {findings.title(*place)} has smoothing {ls.smoothing:g}, {edge}.", None, *place
+            )
 
 
 def _placebo_at_edge(findings: Findings) -> Iterator[Raised]:
+    protocol = findings.protocol
+    tried = {grid[0].name: [s for _, s in protocol.placebo_settings(grid)] for grid in protocol.attacks}
     for cell in findings.cells:
         if cell.placebo is None or cell.control != "placebo":
             continue
-        edge = _edge(cell.placebo.smoothing, findings.protocol.placebo_smoothings)
+        edge = _edge(cell.placebo.smoothing, tried[cell.attack])
         if edge is not None:
             yield Raised(
-                f"The placebo that is the control of {_title(cell)} has smoothing {cell.placebo.smoothing:g}, {edge}.",
-                cell.attack,
-                cell.student,
+                f"The placebo that is the control of {_title(findings, cell)} has smoothing "
+                f"{cell.placebo.smoothing:g}, {edge}.",
+                *cell.key,
             )
 
 
@@ -312,22 +355,23 @@ def _placebo_collapsed(findings: Findings) -> Iterator[Raised]:
             continue
         if cell.placebo.mean - chance < PLACEBO_SHARE * (cell.ls.mean - chance):
             yield Raised(
-                f"The placebo of {_title(cell)} reaches {cell.placebo.mean:.2f}%, the LS student {cell.ls.mean:.2f}% "
-                f"(chance: {chance:.3g}%).",
-                cell.attack,
-                cell.student,
+                f"The placebo of {_title(findings, cell)} reaches {cell.placebo.mean:.2f}%, the LS student "
+                f"{cell.ls.mean:.2f}% (chance: {chance:.3g}%).",
+                *cell.key,
             )
 
 
 def _student_above_teacher(findings: Findings) -> Iterator[Raised]:
     accuracy = findings.teacher.accuracy
-    for student in findings.references:
-        controls = [cell.best_control for cell in findings.cells if cell.student == student]
+    for place, cells in findings.places.items():
+        controls = [cell.best_control for cell in cells]
         best = max(controls, key=lambda control: control.validation)  # on validation, so that chance has no say
         if paired_difference(best.seeds, [accuracy] * len(best.seeds)).lower(STUDENT_ALPHA) > 0:
             yield Raised(
-                f"{student} reaches {best.mean:.2f}% without a teacher, the teacher itself {accuracy:.2f}%.",
-                student=student,
+                f"{findings.title(*place)} reaches {best.mean:.2f}% without a teacher, the teacher itself "
+                f"{accuracy:.2f}%.",
+                None,
+                *place,
             )
 
 
@@ -335,15 +379,14 @@ def _student_above_teacher(findings: Findings) -> Iterator[Raised]:
 
 
 def _too_weak(findings: Findings) -> Iterator[Raised]:
-    plain = {(cell.attack, cell.student): cell.leak for cell in findings.undefended_cells}
+    plain = {cell.key: cell for cell in findings.undefended_cells}
     for cell in findings.cells:
-        if cell.outcome is Outcome.TOO_WEAK:
-            leak = plain[cell.attack, cell.student]
+        if cell.outcome is not Outcome.LEAKS and plain[cell.key].outcome is not Outcome.LEAKS:
+            leak = plain[cell.key].leak
             yield Raised(
-                f"{_title(cell)} gains {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] points from the undefended "
-                f"teacher ({findings.undefended}).",
-                cell.attack,
-                cell.student,
+                f"{_title(findings, cell)} gains {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] points from the "
+                f"undefended teacher ({findings.undefended}).",
+                *cell.key,
             )
 
 
@@ -351,8 +394,7 @@ def _labels_beat_soft_answers(findings: Findings) -> Iterator[Raised]:
     hard = {grid[0].name for grid in findings.protocol.attacks if grid[0].label_only}
     if findings.teacher.answers is not None and findings.teacher.answers.most_classes == 1:
         return
-    for student in findings.references:
-        cells = [cell for cell in findings.cells if cell.student == student]
+    for place, cells in findings.places.items():
         labels = [cell for cell in cells if cell.attack in hard]
         soft = [cell for cell in cells if cell.attack not in hard]
         if not labels or not soft:
@@ -363,10 +405,9 @@ def _labels_beat_soft_answers(findings: Findings) -> Iterator[Raised]:
         gap = paired_difference(label.knockoff.seeds[:seeds], best.knockoff.seeds[:seeds])
         if gap.lower(STUDENT_ALPHA) > 0:
             yield Raised(
-                f"With {student}, {label.attack} reaches {label.knockoff.mean:.2f}%, and the best of {len(soft)} soft "
-                f"attacks ({best.attack}) {best.knockoff.mean:.2f}%.",
-                label.attack,
-                student,
+                f"With {findings.title(*place)}, {label.attack} reaches {label.knockoff.mean:.2f}%, and the best of "
+                f"{len(soft)} soft attacks ({best.attack}) {best.knockoff.mean:.2f}%.",
+                *label.key,
             )
 
 
@@ -375,7 +416,7 @@ def _diverged(findings: Findings) -> Iterator[Raised]:
         for name, what in (("diverged", "knockoffs"), ("placebo_diverged", "placebos")):
             if name in cell.flags:
                 count = f"{cell.flags[name]} of {len(cell.knockoff.seeds)} {what}"
-                yield Raised(f"The loss became NaN in {count} of {_title(cell)}.", cell.attack, cell.student)
+                yield Raised(f"The loss became NaN in {count} of {_title(findings, cell)}.", *cell.key)
 
 
 def _temperature_collapsed(findings: Findings) -> Iterator[Raised]:
@@ -383,14 +424,13 @@ def _temperature_collapsed(findings: Findings) -> Iterator[Raised]:
         if "temperature_collapsed" in cell.flags:
             yield Raised(
                 f"The temperature stayed at an end of its range in {cell.flags['temperature_collapsed']} of "
-                f"{len(cell.knockoff.seeds)} knockoffs of {_title(cell)}.",
-                cell.attack,
-                cell.student,
+                f"{len(cell.knockoff.seeds)} knockoffs of {_title(findings, cell)}.",
+                *cell.key,
             )
 
 
-def _title(cell: Cell) -> str:
-    return f"{cell.attack} with {cell.student}"
+def _title(findings: Findings, cell: Cell) -> str:
+    return findings.title(cell.student, cell.data, cell.attack)
 
 
 _KINDS = (
@@ -417,6 +457,12 @@ _KINDS = (
         Severity.WARNING,
         "students are better on one of the two splits, beyond chance",
         _splits_disagree,
+    ),
+    FlagKind(
+        "few-test-images",
+        Severity.WARNING,
+        "another set of as many test images could move a leak by more than the margin",
+        _few_images,
     ),
     FlagKind(
         "answers-not-probabilities",

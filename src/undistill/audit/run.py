@@ -3,24 +3,27 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, runtime_checkable
+from typing import Any, NamedTuple, TypeAlias, runtime_checkable
 from typing import Protocol as Interface
+
+import numpy as np
 
 from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings
 from undistill.audit.execution import Workers, count_workers
-from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
-from undistill.audit.protocol import Protocol, battery
+from undistill.audit.judgement import Accuracies, Cell, Measured, Outcome, judge
+from undistill.audit.protocol import Protocol
 from undistill.audit.result import Audit, Undefended
 from undistill.audit.store import Store
-from undistill.audit.trial import Trial
+from undistill.audit.trial import Trial, unpack_bits
+from undistill.audit.versions import quick
 from undistill.blackbox import (
     CHECKED_IMAGES,
     PROBE_IMAGES,
@@ -36,9 +39,14 @@ from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.settings import settings_of
-from undistill.tasks import Task, load_task
+from undistill.tasks import QueryData, Task, load_task
 from undistill.training import Progress, Recipe, defaults_for, train_teacher
 from undistill.utility import ServingTime, TeacherFacts, Utility, kept_serving, measure_teacher, measure_utility
+
+Choice: TypeAlias = tuple[Trial, ...]
+"""Settings without a seed, of which one is chosen."""
+Read: TypeAlias = Callable[[Trial], dict[str, Any]]
+Counts: TypeAlias = "dict[tuple[Place, str], int]"
 
 MARK = "undistill.json"  # in the folder of an audit: whose it is
 
@@ -94,8 +102,7 @@ def audit(
         task: a task, or the name of one.
         out: folder of stored trials and results. Without one, nothing is kept: a call that is stopped begins anew.
         name: of the teacher in results; by default its folder's, callable's or architecture's name.
-        protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs,
-            and every attack that can use that student.
+        protocol: what to do; by default version ``quick``, see :mod:`undistill.audit.versions`.
         undefended: a teacher of the same task that was trained with cross entropy. An attack that does not leak on it
             is too weak to clear ``teacher``. By default one is trained, with ``teacher``'s architecture and recipe
             where they are known.
@@ -151,10 +158,7 @@ def audit_all(
     workers = count_workers(workers)
     task = load_task(task) if isinstance(task, str) else task
     watcher = watcher or SilentWatcher()
-    defaults = defaults_for(task.input_shape)
-    if protocol is None:
-        students = (defaults.student,)
-        protocol = Protocol(students, defaults.recipe, battery(task, students))
+    protocol = protocol or quick(task.input_shape)
     probe = task.validation.images[:PROBE_IMAGES].float().div(255)
     open_box = partial(
         open_black_box,
@@ -168,8 +172,9 @@ def audit_all(
     boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
     given = None if undefended is None else open_box(undefended)
     every_setting = [attack for grid in protocol.attacks for attack in grid]
-    attackers = protocol.data.attackers_task(task)
-    check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    for data in protocol.regimes(task):
+        attackers = data.attackers_task(task)
+        check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
     steadiness = {}
     for box in boxes if given is None else [*boxes, given]:
         check_answers(box, every_setting)
@@ -186,18 +191,17 @@ def audit_all(
 
         store = Store(out / "trials")
         plan = Plan(task, protocol, everyone)
-        with Workers([plan.attackers, plan.controls], everyone, store, AnswerCache(out / "answers"), workers) as pool:
+        with Workers(plan.tasks, everyone, store, AnswerCache(out / "answers"), workers) as pool:
             _run_stage("choose settings on validation", plan.tuning(), pool, store, watcher)
-            _run_stage("judge on test", plan.judging(store), pool, store, watcher)
-        plain_cells = judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
-        too_weak = frozenset((cell.attack, cell.student) for cell in plain_cells if cell.outcome is not Outcome.LEAKS)
+            while trials := plan.judging(store):
+                _run_stage("judge on test", trials, pool, store, watcher)
+        judged = plan.judged(store, reference)
         facts = [_measure(box, task, out, steadiness[box.fingerprint]) for box in boxes]
         worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or _worth(reference, task, out), plain_cells)
+        plain = Undefended(reference.name, worth or _worth(reference, task, out), judged[reference.fingerprint])
         results = []
         for box, found in zip(boxes, facts, strict=True):
-            cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
-            result = Audit(task, found, plain, protocol, cells)
+            result = Audit(task, found, plain, protocol, judged[box.fingerprint])
             write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
             results.append(result)
         return results
@@ -208,8 +212,18 @@ def audit_path(out: Path, name: str, *, alone: bool) -> Path:
     return (out if alone else out / name) / "audit.json"
 
 
+class Place(NamedTuple):
+    """Where a cell stands, beside its teacher: the attack's grid, the student, the images."""
+
+    data: QueryData
+    student: str
+    grid: tuple[Attack, ...]
+
+
 class Plan:
     """The flat lists of trials of an audit, and the way back from their outcomes to cells.
+
+    All lists are functions of the stored outcomes alone: a plan keeps nothing, so an audit goes on from its store.
 
     Args:
         task: the teachers' task.
@@ -217,98 +231,169 @@ class Plan:
         boxes: the teachers, the undefended one among them.
 
     Attributes:
-        attackers: the task with the attacker's images, of which knockoffs ask.
-        controls: the task that references and placebos learn.
+        tasks: the data of all trials.
     """
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
         self.protocol, self.boxes = protocol, boxes
-        self.attackers, self.controls = protocol.data.attackers_task(task), protocol.data.controls_task(task)
+        regimes = protocol.regimes(task)
+        self._attackers = {data: data.attackers_task(task) for data in regimes}
+        self._controls = {data: data.controls_task(task) for data in regimes}
+        self.tasks = list(
+            {task.fingerprint: task for task in (*self._attackers.values(), *self._controls.values())}.values()
+        )
+        self._images = len(task.test)
+        self._places = [Place(*place) for place in product(regimes, protocol.students, protocol.attacks)]
 
-    def _references(self, student: str) -> list[Trial]:
-        trial = self._trial(self.controls, student)
-        return [replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings]
+    def _references(self, data: QueryData, student: str) -> Choice:
+        trial = self._trial(self._controls[data], student)
+        return tuple(replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings)
 
-    def _placebos(self, student: str, grid: Sequence[Attack]) -> list[Trial]:
+    def _placebos(self, place: Place) -> Choice:
         """Empty for an attack that has none, and for an attacker without labels."""
-        trial = replace(self._trial(self.controls, student), queries=self.protocol.queries)
-        grid = [attack for attack in grid if attack.placebo and self.attackers.labelled]
-        pairs = product(grid, self.protocol.placebo_smoothings)
-        return [replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in pairs]
+        trial = replace(self._trial(self._controls[place.data], place.student), queries=self.protocol.queries)
+        grid = [attack for attack in place.grid if attack.placebo and self._attackers[place.data].labelled]
+        settings = self.protocol.placebo_settings(grid)
+        return tuple(replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in settings)
 
-    def _knockoffs(self, student: str, grid: Sequence[Attack], box: BlackBox) -> list[Trial]:
-        trial = replace(self._trial(self.attackers, student), queries=self.protocol.queries)
-        return [replace(trial, attack=attack, teacher=box.fingerprint) for attack in grid]
+    def _knockoffs(self, place: Place, box: BlackBox) -> Choice:
+        trial = replace(self._trial(self._attackers[place.data], place.student), queries=self.protocol.queries)
+        return tuple(replace(trial, attack=attack, teacher=box.fingerprint) for attack in place.grid)
 
     def _trial(self, task: Task, student: str) -> Trial:
         """A trial without a seed or settings, of which the others are made."""
         return Trial(task.fingerprint, student, self.protocol.recipe, seed=-1)
 
-    def _choices(self, boxes: Sequence[BlackBox]) -> list[list[Trial]]:
-        """Lists of settings, of each of which one is chosen."""
-        choices = []
-        for student in self.protocol.students:
-            choices.append(self._references(student))
-            for grid in self.protocol.attacks:
-                choices.append(self._placebos(student, grid))
-                choices.extend(self._knockoffs(student, grid, box) for box in boxes)
-        return [choice for choice in choices if choice]
+    def _choices(self, cells: Iterable[tuple[Place, BlackBox]]) -> list[Choice]:
+        """Lists of settings, of each of which one is chosen, that these cells need; each once."""
+        found: dict[Choice, None] = {}
+        for place, box in cells:
+            lists = (self._references(place.data, place.student), self._placebos(place), self._knockoffs(place, box))
+            found |= dict.fromkeys(lists)
+        return [choice for choice in found if choice]
+
+    def _cells(self) -> list[tuple[Place, BlackBox]]:
+        return list(product(self._places, self.boxes))
 
     def tuning(self) -> list[Trial]:
         """Every setting on the tuning seeds. A list with one setting leaves nothing to choose."""
         return [
             replace(trial, seed=seed)
-            for choice in self._choices(self.boxes)
+            for choice in self._choices(self._cells())
             if len(choice) > 1
             for trial in choice
             for seed in self.protocol.chosen_seeds
         ]
 
     def judging(self, store: Store) -> list[Trial]:
-        """The chosen settings on the judged seeds."""
-        chosen = [self._choose(choice, store) for choice in self._choices(self.boxes)]
-        return [replace(trial, seed=seed) for trial in chosen for seed in self.protocol.judged_seeds]
+        """The chosen settings on the judged seeds: all that the next look at undecided cells needs, some of which may
+        be stored; empty when every cell is decided or has come to its last look."""
+        return self._look(cache(store.read), store)[1]
 
-    def _choose(self, choice: Sequence[Trial], store: Store) -> Trial:
-        """The setting with the best mean accuracy on the validation split; the first of equals."""
+    def smallest(self) -> list[Trial]:
+        """As many trials as are judged if the first look decides all; each choice by its first setting, as the real one
+        is not known yet."""
+        return self._sketch(self.protocol.all_looks[0])
+
+    def largest(self) -> list[Trial]:
+        """The same if every cell gets all of its seeds."""
+        return self._sketch(self.protocol.seeds)
+
+    def _sketch(self, count: int) -> list[Trial]:
+        return self._seeded([choice[0] for choice in self._choices(self._cells())], count)
+
+    def _seeded(self, trials: Iterable[Trial], count: int) -> list[Trial]:
+        return [replace(trial, seed=seed) for trial in trials for seed in self.protocol.judged_seeds[:count]]
+
+    def judged(self, store: Store, reference: BlackBox) -> dict[str, tuple[Cell, ...]]:
+        """The cells of every box by fingerprint, when all that they need is stored.
+
+        Args:
+            store: with all outcomes.
+            reference: the undefended one of the boxes: attacks that do not leak on it are too weak.
+        """
+        read = cache(store.read)
+        counts, missing = self._look(read, store)
+        if missing:
+            raise ValueError(f"{len(missing)} trials have not been run")
+        plain = self._judge(reference, counts, read)
+        weak = frozenset(cell.key for cell in plain if cell.outcome is not Outcome.LEAKS)
+        return {box.fingerprint: self._judge(box, counts, read, weak) for box in self.boxes}
+
+    def _look(self, read: Read, store: Store) -> tuple[Counts, list[Trial]]:
+        """How many seeds each cell has come to, look by look, and what the next look needs; nothing if none is due."""
+        counts: Counts = {}
+        undecided = self._cells()
+        for size in self.protocol.all_looks:
+            chosen = [self._choose(choice, read)[0] for choice in self._choices(undecided)]
+            trials = self._seeded(chosen, size)
+            if not all(trial in store for trial in trials):
+                return counts, trials
+            counts |= {(place, box.fingerprint): size for place, box in undecided}
+            open_places = {
+                (place, box.fingerprint)
+                for box in self.boxes
+                for place, cell in zip(self._places, self._judge(box, counts, read), strict=True)
+                if cell.outcome is Outcome.INCONCLUSIVE
+            }
+            undecided = [(place, box) for place, box in undecided if (place, box.fingerprint) in open_places]
+            if not undecided:
+                break
+        return counts, []
+
+    def _judge(
+        self, box: BlackBox, counts: Counts, read: Read, weak: frozenset[tuple[str, str, str]] = frozenset()
+    ) -> tuple[Cell, ...]:
+        measured = [self._measured(place, box, counts[place, box.fingerprint], read) for place in self._places]
+        protocol = self.protocol
+        return judge(measured, margin=protocol.margin, alpha=protocol.alpha, weak=weak, looks=protocol.all_looks)
+
+    def _choose(self, choice: Choice, read: Read) -> tuple[Trial, float | None]:
+        """The setting with the best mean accuracy on the validation split, the first of equals, and that accuracy; a
+        single one is not measured."""
         if len(choice) == 1:
-            return choice[0]
+            return choice[0], None
 
         def validation(trial: Trial) -> float:
-            outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.chosen_seeds]
-            return math.fsum(outcome["validation_accuracy"] for outcome in outcomes)
+            outcomes = [read(replace(trial, seed=seed)) for seed in self.protocol.chosen_seeds]
+            return math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
 
-        return max(choice, key=validation)
+        best = max(choice, key=validation)
+        return best, validation(best)
 
-    def measured(self, box: BlackBox, store: Store) -> list[Measured]:
-        """The accuracies of every cell of ``box``."""
-        cells = []
-        for student in self.protocol.students:
-            ls, _ = self._accuracies(self._references(student), store)
-            for grid in self.protocol.attacks:
-                placebos = self._placebos(student, grid)
-                placebo, controls = self._accuracies(placebos, store) if placebos else (None, [])
-                knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
-                agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
-                queries = max(outcome["queries"] for outcome in outcomes)
-                flags = Counter(
-                    whose + name
-                    for whose, trials in (("", outcomes), ("placebo_", controls))
-                    for outcome in trials
-                    for name, note in outcome["notes"].items()
-                    if note is True or name == "diverged"
-                )
-                cells.append(
-                    Measured(grid[0].name, student, knockoff, ls, placebo, agreement, queries, flags=dict(flags))
-                )
-        return cells
+    def _measured(self, place: Place, box: BlackBox, count: int, read: Read) -> Measured:
+        """The accuracies of a cell over its first ``count`` seeds."""
+        ls, _ = self._accuracies(self._references(place.data, place.student), count, read)
+        placebos = self._placebos(place)
+        placebo, controls = self._accuracies(placebos, count, read) if placebos else (None, [])
+        knockoff, outcomes = self._accuracies(self._knockoffs(place, box), count, read)
+        flags = Counter(
+            whose + name
+            for whose, trials in (("", outcomes), ("placebo_", controls))
+            for outcome in trials
+            for name, note in outcome["notes"].items()
+            if note is True or name == "diverged"
+        )
+        return Measured(
+            place.grid[0].name,
+            place.student,
+            knockoff,
+            ls,
+            placebo,
+            agreement=math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes),
+            queries=max(outcome["queries"] for outcome in outcomes),
+            flags=dict(flags),
+            data=str(place.data),
+        )
 
-    def _accuracies(self, choice: Sequence[Trial], store: Store) -> tuple[Accuracies, list[dict[str, Any]]]:
-        trial = self._choose(choice, store)
-        outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.judged_seeds]
+    def _accuracies(self, choice: Choice, count: int, read: Read) -> tuple[Accuracies, list[dict[str, Any]]]:
+        trial, tuning = self._choose(choice, read)
+        outcomes = [read(seeded) for seeded in self._seeded([trial], count)]
         validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
-        accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
-        return Accuracies(trial.setting, accuracies, validation, trial.smoothing), outcomes
+        seeds = tuple(outcome["accuracy"] for outcome in outcomes)
+        correct = np.stack([unpack_bits(outcome["correct"], self._images) for outcome in outcomes])
+        found = Accuracies(trial.setting, seeds, validation, tuning=tuning, correct=correct, smoothing=trial.smoothing)
+        return found, outcomes
 
 
 def _run_stage(title: str, trials: list[Trial], pool: Workers, store: Store, watcher: Watcher) -> None:
@@ -325,7 +410,7 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
     marks = {box.name: box.unlimited.fingerprint for box in boxes}
     attacker = {
         "access": str(protocol.access),
-        "data": protocol.data.description(),
+        "data": [data.description() for data in protocol.data],
         "queries": settings_of(protocol.queries),
     }
     alone = names[0] if len(names) == 1 else None  # whose audit.json stands in ``out`` itself

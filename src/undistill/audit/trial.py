@@ -1,5 +1,6 @@
 """One training of one student, and everything that determines it."""
 
+import base64
 import hashlib
 import inspect
 import sys
@@ -11,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from undistill.attacks import Attack
@@ -27,6 +29,7 @@ from undistill.tasks import Task
 from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
 
 FRESH_VIEWS = Queries()
+OUTCOME_FORMAT = 2  # 2: with "correct". An outcome of an earlier format is not reused.
 Role = Literal["reference", "placebo", "knockoff"]
 
 
@@ -81,6 +84,7 @@ class Trial:
         """All of it as JSON. The attack's code is part of it: outcomes of a changed attack are not reused."""
         return {
             "undistill": version("undistill"),
+            "format": OUTCOME_FORMAT,
             "role": self.role,
             "task": self.task,
             "student": self.student,
@@ -190,6 +194,7 @@ def train_student(
     test = predict(student, task.test)
     outcome = {
         "accuracy": accuracy(test, task.test),
+        "correct": pack_bits((test.argmax(1) == task.test.labels).numpy()),
         "validation_accuracy": accuracy(predict(student, task.validation), task.validation),
         "queries": queries,
         "seconds": time.monotonic() - started,
@@ -201,6 +206,20 @@ def train_student(
         same = box.answers(task.test).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
     return student, outcome
+
+
+def pack_bits(flags: Bool[np.ndarray, "n"]) -> str:
+    """Flags as text, eight to a byte, six bits to a letter.
+
+    >>> unpack_bits(pack_bits(np.array([True, False, True])), 3).tolist()
+    [True, False, True]
+    """
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> Bool[np.ndarray, "count"]:
+    """``count`` flags from what :func:`pack_bits` gave."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
 
 
 def _labels(trial: Trial, task: Task) -> FromLabels:

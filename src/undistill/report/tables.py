@@ -30,11 +30,12 @@ def audit_table(audits: Sequence[Audit]) -> Table:
     table.add_column(escape("leak [interval]"), justify="right")
     table.add_column("outcome", width=13)  # only "attack too weak" takes two lines
     for audit in audits:
-        several = len(audit.protocol.students) > 1
+        several = len({cell.student for cell in audit.cells}) > 1
+        regimes = len({cell.data for cell in audit.cells}) > 1
         for cell in audit.cells:
             table.add_row(
                 escape(audit.teacher.name),
-                f"{cell.attack} > {escape(cell.student)}" if several else cell.attack,
+                cell.attack + (f" > {escape(cell.student)}" if several else "") + (f", {cell.data}" if regimes else ""),
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
                 "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
@@ -56,7 +57,7 @@ def _flag_line(raised: Sequence[Flag]) -> str:
     first = raised[0]
     if len(raised) == 1:
         return f"{first.severity.value}, {first.name}: {first.sentence}"
-    attacks = dict.fromkeys(flag.attack or flag.student or flag.teacher for flag in raised)
+    attacks = dict.fromkeys(flag.attack or flag.student or "the teacher" for flag in raised)
     head = f"{first.severity.value}, {first.name}: {len(raised)} times, "
     return textwrap.shorten(head + ", ".join(attacks), WIDTH, placeholder=" ...")
 
@@ -64,18 +65,17 @@ def _flag_line(raised: Sequence[Flag]) -> str:
 def threat_card_table(audit: Audit) -> Table:
     """What the attacker of an audit was given, a row each."""
     card = audit.threat_card
-    settings, controls = card["tuning"].values(), card["control_tuning"]
-    each = "" if min(settings) == max(settings) else f"{min(settings)} to "
+    controls = card["control_tuning"]
     rows = {
         "sees": card["access"],
         "output defences": "; ".join(card["output_defences"]) or "none",
         "has": card["data"],
+        "left out": "; ".join(card["left_out"]) or "nothing",
         "unseen by teacher": card["unseen"],
         "labels": card["labels"],
         "asks": f"{card['queries']}: at most {card['queries_per_knockoff']:,} images for one knockoff",
-        "tunes": f"{_count(len(settings), 'attack')} with {each}{_count(max(settings), 'setting')}; label smoothing "
-        f"with {_count(controls['ls'], 'setting')}; placebos with {_count(controls['placebo'], 'smoothing')} for each "
-        f"of their attack's; on validation images and {_count(card['tuning_seeds'], 'seed')}",
+        "tunes": f"{_tries(card['tuning'], 'attack')}; {_tries(controls['placebo'], 'placebo')}; label smoothing with "
+        f"{_count(controls['ls'], 'setting')}; on validation images and {_count(card['tuning_seeds'], 'seed')}",
         "students": f"{', '.join(card['students'])}, {_count(card['epochs'], 'epoch')}",
     }
     table = Table(box=None, pad_edge=False, show_header=False, title="The attacker", title_justify="left")
@@ -84,6 +84,13 @@ def threat_card_table(audit: Audit) -> Table:
     for name, words in rows.items():
         table.add_row(name, escape(words))
     return table
+
+
+def _tries(settings: Mapping[str, int], what: str) -> str:
+    """How many of something there are, with how many settings each."""
+    numbers = sorted(set(settings.values()))
+    each = f" with {numbers[0]} to {numbers[-1]} settings" if len(numbers) > 1 else ""
+    return _count(len(settings), what) + (each or "".join(f" with {_count(number, 'setting')}" for number in numbers))
 
 
 def _count(number: int, what: str) -> str:
