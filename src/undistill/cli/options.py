@@ -148,7 +148,7 @@ several, with cells for each; by default those of its protocol. An attack takes 
         """What ``--data`` names, or the default."""
         named = self.data or []
         if self.other_task is not None and "other" not in named:
-            said = ", ".join(named) or "of another kind"
+            said = ", ".join(named or map(str, default))
             raise InputError(f"--other-task is for --data other, not for --data {said}; leave one of them out")
         return tuple(parse_data(text, self._needed_other) for text in named) or default
 
