@@ -25,7 +25,7 @@ def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
     ]
     assert told == list(flags)
     assert "docs/flags.md says" in " ".join(out.split())
-    assert f"has {found['threat_card']['data']} unseen by teacher none: " in " ".join(out.split())
+    assert f"unseen by teacher {found['threat_card']['unseen']}" in " ".join(out.split())
     again = run(*quick)
     assert again[:2] == (0, out)
     assert "judge on test" not in again.err, "there is nothing left to run"

@@ -92,11 +92,12 @@ def test_the_threat_card_is_a_table(make):
         "sees the probabilities of all classes",
         "output defences none",
         "has the teacher's training images, with labels",
+        "left out nothing",
         "unseen by teacher none: this audit holds no image that the teacher has not seen",
         "labels known; not used by kd-no-labels",
         "asks about a new augmented view of every image in every epoch: at most 100 images for one knockoff",
-        "tunes 2 attacks with 1 to 2 settings; label smoothing with 5 settings; placebos with 3 smoothings for each of "
-        "their attack's; on validation images and 1 seed",
+        "tunes 2 attacks with 1 to 2 settings; 2 placebos with 3 to 6 settings; label smoothing with 5 settings; on "
+        "validation images and 1 seed",
         f"students mlp-4, {audit.protocol.recipe.epochs} epochs",
     ):
         assert expected in words
@@ -104,6 +105,7 @@ def test_the_threat_card_is_a_table(make):
         "access",
         "output_defences",
         "data",
+        "left_out",
         "unseen",
         "labels",
         "queries",
