@@ -146,6 +146,14 @@ def test_bad_settings_are_refused_with_words(kind):
 
 
 @every_setting
+def test_an_attack_that_reads_labels_only_says_so(attack):
+    logits, log_probs, labels = draw(attack)
+    labels = labels.roll(1)  # wrong ones, of which an attack may yet use the answer's probability
+    told = torch.equal(attack.loss(logits, log_probs, labels), attack.loss(logits, top_k(log_probs, 1), labels))
+    assert told is attack.label_only
+
+
+@every_setting
 @every_size
 def test_one_value_per_example_in_float32(attack, batch, classes):
     logits, log_probs, labels = draw(attack, batch, classes)

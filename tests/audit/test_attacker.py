@@ -129,7 +129,7 @@ def test_an_attacker_who_asks_less(task, protocol, teachers, counting_box, tmp_p
     assert found()["threat_card"]["queries_per_knockoff"] == asked
     assert words in found()["threat_card"]["queries"]
     assert found()["protocol"]["queries"] == {"mode": queries.mode, "views": queries.views, "budget": queries.budget}
-    own = 4 * CHECKED_IMAGES + len(task.test) + len(task.train) + len(task.test)
+    own = 4 * CHECKED_IMAGES + len(task.test) + sum(map(len, task.splits.values()))
     own += (1 + REPETITIONS) * QUERY_BATCH  # of the serving time
     views = asked if queries.mode == "clean" else 2 * asked  # clean images are the same for both seeds
     assert counting_box.asked == views + own

@@ -101,7 +101,7 @@ def test_a_view_is_asked_about_once_for_all_attacks_and_students(task, choosing,
     audit(counting_box, task, out=tmp_path, protocol=protocol, undefended=teachers / "ce", workers=1)
     views = protocol.seeds * protocol.recipe.epochs * len(task.train)
     timed = 8 * QUERY_BATCH
-    clean = len(task.test) + len(task.train) + len(task.test) + timed  # once for all knockoffs, and for the facts
+    clean = len(task.test) + sum(map(len, task.splits.values())) + timed  # once for all knockoffs, and for the facts
     assert counting_box.asked == views + clean + 4 * CHECKED_IMAGES
 
 
@@ -173,7 +173,8 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 def test_a_teacher_that_says_it_was_trained_with_cross_entropy_is_the_undefended_one(finished):
     out, (ce, cmim) = finished
     assert not (out / "undefended").exists()
-    assert ce.undefended == cmim.undefended == Undefended("ce", ce.teacher.utility)
+    assert ce.undefended == cmim.undefended == Undefended("ce", ce.teacher.utility, cmim.undefended.cells)
+    assert [cell.leak for cell in ce.undefended.cells] == [cell.leak for cell in ce.cells], "it is itself one of them"
 
 
 def test_without_one_an_undefended_teacher_is_trained_like_the_audited_one(

@@ -19,6 +19,14 @@ def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
     assert f"Details: {tmp_path / 'out' / 'audit.json'}" in out
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
     assert "judge on test: 6/6 trials" in err
+    flags = dict.fromkeys(flag["name"] for flag in found["flags"])
+    assert {"ls-at-edge", "attack-too-weak"} <= flags.keys()
+    told = [
+        line.split(": ")[0].split(", ")[1] for line in out.splitlines() if line.startswith(("critical", "warn", "note"))
+    ]
+    assert told == list(flags)
+    assert "docs/flags.md says" in " ".join(out.split())
+    assert f"unseen by teacher {found['threat_card']['unseen']}" in " ".join(out.split())
     again = run(*quick)
     assert again[:2] == (0, out)
     assert "judge on test" not in again.err, "there is nothing left to run"

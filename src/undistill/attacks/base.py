@@ -49,6 +49,7 @@ class Attack(ABC):
         views: how many views of an image are asked for at each step: 1, or 2 (the usual one and a strong one).
         blocks: how many blocks of logits the student gives at each step: one per view, and one per exit.
         slow: too long for a battery; run on demand only.
+        label_only: whether it uses nothing of an answer but the predicted class.
     """
 
     name: ClassVar[str]
@@ -61,6 +62,7 @@ class Attack(ABC):
     views: ClassVar[int] = 1
     blocks: ClassVar[int] = 1
     slow: ClassVar[bool] = False
+    label_only: ClassVar[bool] = False
 
     @abstractmethod
     def loss(

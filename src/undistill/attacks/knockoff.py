@@ -86,6 +86,7 @@ class KnockoffHard(Attack):
     source: ClassVar[str] = "Orekondy, Schiele, Fritz, CVPR 2019, arXiv 1812.02766"
     needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = HARD
+    label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
 
     smoothing: float = 0.0
@@ -126,6 +127,7 @@ class LabelOnly(Attack):
     source: ClassVar[str] = "Touvron et al., ICML 2021, arXiv 2012.12877"
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = HARD
+    label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
 
     hard: float = 0.5

@@ -3,6 +3,7 @@
 from undistill.audit.beforehand import check_split
 from undistill.audit.cluster import RayCluster, RayExecutor
 from undistill.audit.execution import Executor, Pool, count_workers
+from undistill.audit.flags import FLAGS, Findings, Flag, FlagKind, Raised, Severity, find_flags
 from undistill.audit.forecast import Forecast, Range, forecast_audit
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
@@ -15,6 +16,7 @@ from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
 from undistill.audit.watching import SilentWatcher, Stage, Watcher, decided
 
 __all__ = [
+    "FLAGS",
     "MARK",
     "PROBE_IMAGES",
     "SCHEMA",
@@ -24,6 +26,9 @@ __all__ = [
     "Cell",
     "Entry",
     "Executor",
+    "Findings",
+    "Flag",
+    "FlagKind",
     "Forecast",
     "Leak",
     "Measured",
@@ -31,9 +36,11 @@ __all__ = [
     "Outcome",
     "Pool",
     "Protocol",
+    "Raised",
     "Range",
     "RayCluster",
     "RayExecutor",
+    "Severity",
     "SilentWatcher",
     "Stage",
     "Store",
@@ -49,6 +56,7 @@ __all__ = [
     "count_workers",
     "customised",
     "decided",
+    "find_flags",
     "forecast_audit",
     "judge",
     "open_executor",

@@ -58,6 +58,7 @@ class Accuracies:
         tuning: mean accuracy on the validation split over the tuning seeds, on which the setting was chosen; None if
             there was nothing to choose.
         correct: whether each student was right on each test image; None if it is not known.
+        smoothing: of a reference's or placebo's labels; None for knockoffs.
     """
 
     setting: str
@@ -65,6 +66,7 @@ class Accuracies:
     validation: float
     tuning: float | None = field(default=None, kw_only=True)
     correct: Bool[np.ndarray, "seeds images"] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    smoothing: float | None = field(default=None, kw_only=True)
 
     @property
     def mean(self) -> float:
@@ -112,7 +114,8 @@ class Measured:
         placebo: students of the attack without the teacher; None if the attack has none, or the attacker no labels.
         agreement: share of test images on which knockoff and teacher give the same class, in percent.
         queries: the most images that one knockoff asked about.
-        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``.
+        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``;
+            the same of its placebos, with ``"placebo_"`` in front.
         data: which images the attacker has, in the words of the command line.
     """
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from undistill.audit.flags import Findings, Flag, find_flags
 from undistill.audit.judgement import Accuracies, Cell, Outcome, Verdict, verdict_of
 from undistill.audit.protocol import Protocol
 from undistill.audit.trial import describe_attack
 from undistill.blackbox import BlackBox
-from undistill.tasks import QueryData, Task
+from undistill.tasks import FreshImages, OtherImages, QueryData, Task, TrainingImages
 from undistill.utility import TeacherFacts, Utility
 
 SCHEMA = "undistill.audit/1"
@@ -21,10 +22,12 @@ class Undefended:
     Args:
         name: what the user calls it.
         utility: what it is worth: what a defence costs is the difference.
+        cells: the same attacks and students on it.
     """
 
     name: str
     utility: Utility
+    cells: tuple[Cell, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -115,6 +118,13 @@ class Audit:
         return f"{words}; {cell.attack} with student {cell.student}, data {cell.data})"
 
     @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Reasons to doubt this audit, the gravest first."""
+        return find_flags(
+            Findings(self.task, self.protocol, self.teacher, self.cells, self.undefended.name, self.undefended.cells)
+        )
+
+    @property
     def threat_card(self) -> dict[str, Any]:
         """What the attacker was given. The claim holds for this attacker alone."""
         return {
@@ -123,11 +133,22 @@ class Audit:
             "output_defences": [defence["words"] for defence in self.teacher.output_defences],
             "data": "; and apart from it ".join(data.sentence for data in self.regimes),
             "left_out": [f"{data.sentence}: the task has none" for data in self.protocol.left_out(self.task)],
+            "unseen": _unseen_sentence(self.regimes, self.task, self.teacher),
             "labels": _labels_sentence(self.protocol, self.regimes),
             "queries": _queries_sentence(self.protocol, self.regimes),
             "queries_per_knockoff": max(cell.queries for cell in self.cells),
             "tuning": {grid[0].name: len(grid) for grid in self.protocol.attacks},
+            "control_tuning": {
+                "ls": len(self.protocol.smoothings),
+                "placebo": {
+                    grid[0].name: len(self.protocol.placebo_settings(grid))
+                    for grid in self.protocol.attacks
+                    if any(cell.attack == grid[0].name and cell.placebo is not None for cell in self.cells)
+                },
+            },
+            "tuning_seeds": self.protocol.tuning_seeds,
             "students": list(self.protocol.students),
+            "epochs": self.protocol.recipe.epochs,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -141,11 +162,13 @@ class Audit:
                 "name": self.undefended.name,
                 "accuracy": self.undefended.accuracy,
                 "utility": self.undefended.utility.to_json(),
+                "cells": [_cell_json(cell) for cell in self.undefended.cells],
             },
             "verdict": self.verdict.value,
             "sentence": self.sentence,
             "detectable": self.detectable,
             "threat_card": self.threat_card,
+            "flags": [flag.to_json() for flag in self.flags],
             "protocol": _protocol_json(self.protocol),
             "cells": [_cell_json(cell) for cell in self.cells],
         }
@@ -171,6 +194,22 @@ def _task_json(task: Task) -> dict[str, Any]:
         "test": len(task.test),
         "fresh": 0 if task.fresh is None else len(task.fresh),
     }
+
+
+def _unseen_sentence(regimes: Sequence[QueryData], task: Task, teacher: TeacherFacts) -> str:
+    """Which of the attackers' images the teacher has not seen."""
+    kinds = []
+    for data in regimes:
+        if isinstance(data, FreshImages):
+            kinds.append(f"the {len(data.attackers_task(task).train):,} fresh images, which its task keeps from it")
+        elif isinstance(data, OtherImages):
+            kinds.append(f"the {len(data.other.train):,} images of another task ({data.other.name})")
+        elif not data.has_images:
+            kinds.append("the images that the attack makes up")
+    words = ", and ".join(kinds) or "none: this audit holds no image that the teacher has not seen"
+    of_task = any(isinstance(data, TrainingImages | FreshImages) for data in regimes)
+    trust = "; the teacher does not say what it was trained on"
+    return words + (trust if of_task and not teacher.says_same_split else "")
 
 
 def _queries_sentence(protocol: Protocol, regimes: Sequence[QueryData]) -> str:

@@ -35,6 +35,7 @@ from undistill.blackbox import (
     AnswerCache,
     BlackBox,
     LocalBlackBox,
+    Steadiness,
     TeacherLike,
     check_black_box,
     open_black_box,
@@ -149,7 +150,7 @@ def audit_all(
         workers = count_workers(workers)
     outcomes = None if store is None else Store(store)
     watcher = watcher or SilentWatcher()
-    task, protocol, boxes, given = open_all(
+    task, protocol, boxes, given, steadiness = open_all(
         teachers, task, names=names, protocol=protocol, undefended=undefended, trust_import_path=trust_import_path
     )
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
@@ -179,9 +180,9 @@ def audit_all(
         used = sorted({trial.key for trial in plan.used(outcomes)})
         write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
         judged = plan.judged(outcomes, reference)
-        facts = [kept_teacher(out, box, task) for box in boxes]
+        facts = [replace(kept_teacher(out, box, task), steadiness=steadiness[box.fingerprint]) for box in boxes]
         worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or kept_utility(out, reference, task))
+        plain = Undefended(reference.name, worth or kept_utility(out, reference, task), judged[reference.fingerprint])
         results = []
         for box, found in zip(boxes, facts, strict=True):
             diary.judged(box.name, judged[box.fingerprint])
@@ -189,6 +190,24 @@ def audit_all(
             write_json(paths[box.name], result.to_json())
             results.append(result)
         return results
+
+
+class Opened(NamedTuple):
+    """What an audit begins with.
+
+    Attributes:
+        task: the data.
+        protocol: what is done.
+        boxes: the teachers.
+        given: the undefended one, if it is given.
+        steadiness: by how much the answers of each differ, by fingerprint.
+    """
+
+    task: Task
+    protocol: Protocol
+    boxes: list[BlackBox]
+    given: BlackBox | None
+    steadiness: dict[str, Steadiness]
 
 
 def open_all(
@@ -199,8 +218,8 @@ def open_all(
     protocol: Protocol | None,
     undefended: TeacherLike | None,
     trust_import_path: bool,
-) -> tuple[Task, Protocol, list[BlackBox], BlackBox | None]:
-    """The task, what is done, the teachers, and the undefended one if it is given; arguments as of :func:`audit_all`.
+) -> "Opened":
+    """What an audit begins with; arguments as of :func:`audit_all`.
 
     Raises:
         InputError: whatever can be refused before anything is trained.
@@ -223,11 +242,12 @@ def open_all(
     for data in protocol.regimes(task):
         attackers = data.attackers_task(task)
         check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    steadiness = {}
     for box in boxes if given is None else [*boxes, given]:
         check_answers(box, every_setting)
         check_split(box, task)
-        check_black_box(box, probe[:CHECKED_IMAGES])
-    return task, protocol, boxes, given
+        steadiness[box.fingerprint] = check_black_box(box, probe[:CHECKED_IMAGES])
+    return Opened(task, protocol, boxes, given, steadiness)
 
 
 def _probe(task: Task) -> Float[Tensor, "n *shape"]:
@@ -430,11 +450,12 @@ class Plan:
         """The accuracies of a cell over its first ``count`` seeds."""
         ls, _ = self._accuracies(self._references(place.data, place.student), count, read)
         placebos = self._placebos(place)
-        placebo = self._accuracies(placebos, count, read)[0] if placebos else None
+        placebo, controls = self._accuracies(placebos, count, read) if placebos else (None, [])
         knockoff, outcomes = self._accuracies(self._knockoffs(place, box), count, read)
         flags = Counter(
-            name
-            for outcome in outcomes
+            whose + name
+            for whose, trials in (("", outcomes), ("placebo_", controls))
+            for outcome in trials
             for name, note in outcome["notes"].items()
             if note is True or name == "diverged"
         )
@@ -456,7 +477,8 @@ class Plan:
         validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
         seeds = tuple(outcome["accuracy"] for outcome in outcomes)
         correct = np.stack([unpack_bits(outcome["correct"], self._images) for outcome in outcomes])
-        return Accuracies(trial.setting, seeds, validation, tuning=tuning, correct=correct), outcomes
+        found = Accuracies(trial.setting, seeds, validation, tuning=tuning, correct=correct, smoothing=trial.smoothing)
+        return found, outcomes
 
 
 def open_executor(

@@ -16,6 +16,7 @@ from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
     VERSIONS,
+    Audit,
     Verdict,
     audit_all,
     audit_path,
@@ -53,6 +54,7 @@ from undistill.report import (
     plot_spectra,
     plot_trade_off,
     spectrum_table,
+    threat_card_table,
     utility_notes,
     utility_tables,
 )
@@ -258,6 +260,21 @@ def measure(
     if spectrum.absent:
         console.print(f"Classes without a sample, left out: {', '.join(map(str, spectrum.absent))}.")
     return 0
+
+
+def _say_flags(console: Console, result: Audit) -> None:
+    """A line about each kind of flag that was raised."""
+    lines = flag_lines(result)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, style="yellow")
+    if lines:
+        console.print(
+            "Flags are doubts about this audit. audit.json holds all of them with their values; docs/flags.md says "
+            "what each means, and what to do.",
+            style="dim",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
@@ -470,8 +487,6 @@ def audit(
         audits = audit_all(teachers, data, watcher=watcher, **asked)
     console = Console()
     console.print(audit_table(audits))
-    for line in flag_lines(audits):
-        console.print(line, highlight=False, markup=False, style="yellow")
     left_out = (
         [] if attack is not None else sorted({grid[0].name for grid in offered} - {grid[0].name for grid in grids})
     )
@@ -490,15 +505,10 @@ def audit(
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
-        card = result.threat_card
         console.print(cost_line(result), highlight=False, markup=False)
-        console.print(
-            f"The attacker sees {card['access']}; asks {card['queries']}; has {card['data']}.",
-            style="dim",
-            highlight=False,
-            markup=False,
-        )
+        console.print(threat_card_table(result), style="dim")
         _say_defences(console, result.teacher.output_defences)
+        _say_flags(console, result)
         path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
         console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)

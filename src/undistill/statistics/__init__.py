@@ -15,6 +15,7 @@ from undistill.statistics.examples import example_interval
 from undistill.statistics.holm import holm_adjust, holm_levels
 from undistill.statistics.paired import PairedDifference, paired_difference
 from undistill.statistics.sequential import SequentialDifference, look_shares, sequential_difference
+from undistill.statistics.shares import share_p_value
 from undistill.statistics.spread import Interval, interval
 from undistill.statistics.unpaired import unpaired_interval
 
@@ -29,6 +30,7 @@ __all__ = [
     "look_shares",
     "paired_difference",
     "sequential_difference",
+    "share_p_value",
     "smallest_detectable",
     "unpaired_interval",
 ]
