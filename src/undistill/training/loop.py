@@ -121,12 +121,16 @@ def fit(
         "objective": objective,
     }
     records = [] if resume is None else resume.restore(parts, device)
-    network, accelerated = accelerator.prepare(classifier, optimiser)
+    # Accelerate's own backward, clipping and optimiser do the same, but take longer than a small network's step.
+    network: nn.Module = accelerator.prepare(classifier)
+    parameters = list(network.parameters())
     labels = task.train.labels.to(device)
+    # On a CPU the generators of all other devices are left alone: to reach them takes as long as some steps.
+    reseed = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
     with torch.random.fork_rng(), _shown(progress, len(records), accelerator) as told:
         for epoch in range(len(records), recipe.epochs):
             started = time.monotonic()
-            torch.manual_seed(_dropout_seed(seed, epoch, rank))
+            reseed(_dropout_seed(seed, epoch, rank))
             view = objective.begin_epoch(task, seed, epoch, recipe.epochs, device)
             network.train()
             losses = torch.zeros(steps, device=device)
@@ -140,13 +144,13 @@ def fit(
                     objective.before_step(images, indices)
                     logits = network(images)
                 loss = objective(logits.float(), targets, indices).mean()
-                accelerator.backward(loss)
+                loss.backward()
                 if recipe.clip_norm > 0:
-                    accelerator.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-                accelerated.step()
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+                optimiser.step()
                 objective.after_step(optimiser.param_groups[0]["lr"])
                 scheduler.step()
-                accelerated.zero_grad()
+                optimiser.zero_grad()
                 losses[step] = loss.detach()
                 hits += (logits.detach()[: len(targets)].argmax(1) == targets).sum()
                 told.step(epoch, step, batch_size)
