@@ -155,10 +155,10 @@ def fit(
                 hits += (logits.detach()[: len(targets)].argmax(1) == targets).sum()
                 told.step(epoch, step, batch_size)
                 if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == steps:
-                    _check_losses(losses[: step + 1], epoch, steps, recipe)
+                    check_losses(losses[: step + 1], epoch, steps, recipe)
             for buffer in classifier.buffers():
                 broadcast(buffer)
-            _check_weights(classifier, epoch, recipe)
+            check_weights(classifier, epoch, recipe)
             means = accelerator.reduce(torch.stack([losses.mean(), hits / (steps * batch_size / world)]), "mean")
             record: EpochRecord = {
                 "epoch": epoch,
@@ -235,7 +235,12 @@ def _dropout_seed(seed: int, epoch: int, rank: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> None:
+def check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> None:
+    """Refuse an epoch's losses, as far as there are any, that are NaN or infinite.
+
+    Raises:
+        NonFiniteLossError: where, and the losses before.
+    """
     broken = (~losses.isfinite()).nonzero()
     if not len(broken):
         return
@@ -247,8 +252,12 @@ def _check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> Non
     )
 
 
-def _check_weights(classifier: nn.Module, epoch: int, recipe: Recipe) -> None:
-    """The last step's gradient can break weights that no loss has seen yet."""
+def check_weights(classifier: nn.Module, epoch: int, recipe: Recipe) -> None:
+    """Refuse weights that the last step's gradient broke, and that no loss has seen yet.
+
+    Raises:
+        NonFiniteLossError: which.
+    """
     broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise NonFiniteLossError(
