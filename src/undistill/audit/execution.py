@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
+from undistill.audit.packing import pack
 from undistill.audit.store import Store
-from undistill.audit.trial import Trial, run_trial
+from undistill.audit.trial import Trial, run_pack
 from undistill.blackbox import AnswerCache, BlackBox
 from undistill.errors import InputError
 from undistill.tasks import Task
@@ -77,8 +78,8 @@ class Workers:
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             try:
-                for trial in missing:
-                    done(trial, _run_and_store(trial, self.tasks, self.boxes, self.store, self.cache))
+                for trials in pack(missing, self.workers):
+                    _tell(trials, _run_and_store(trials, self.tasks, self.boxes, self.store, self.cache), done)
             finally:
                 torch.set_num_threads(threads)
             return
@@ -92,10 +93,10 @@ class Workers:
                 env=_THREADS,
             )
         with _interrupts_held():
-            futures = {self._pool.submit(_work, trial): trial for trial in missing}
+            futures = {self._pool.submit(_work, trials): trials for trials in pack(missing, self.workers)}
         try:
             for future in as_completed(futures):
-                done(futures[future], future.result())
+                _tell(futures[future], future.result(), done)
         except TerminatedWorkerError as error:
             raise InputError(
                 "a worker was killed, most often because memory ran out; finished trials are stored, so run the same "
@@ -125,16 +126,29 @@ def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store
     _work.context = (tasks, boxes, store, cache)  # type: ignore[attr-defined]
 
 
-def _work(trial: Trial) -> dict[str, Any]:
-    return _run_and_store(trial, *_work.context)  # type: ignore[attr-defined]
+def _work(trials: Sequence[Trial]) -> list[dict[str, Any] | Exception]:
+    return _run_and_store(trials, *_work.context)  # type: ignore[attr-defined]
 
 
 def _run_and_store(
-    trial: Trial, tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
-) -> dict[str, Any]:
-    try:
-        outcome = run_trial(trial, tasks, boxes, cache)
-    except InputError as error:
-        raise InputError(f"{trial.title}: {error}") from error
-    store.write(trial, outcome)
-    return outcome
+    trials: Sequence[Trial], tasks: dict[str, Task], boxes: dict[str, BlackBox], store: Store, cache: AnswerCache
+) -> list[dict[str, Any] | Exception]:
+    outcomes = run_pack(trials, tasks, boxes, cache)
+    for trial, outcome in zip(trials, outcomes, strict=True):
+        if not isinstance(outcome, Exception):
+            store.write(trial, outcome)
+    return outcomes
+
+
+def _tell(
+    trials: Sequence[Trial],
+    outcomes: Sequence[dict[str, Any] | Exception],
+    done: Callable[[Trial, dict[str, Any]], None],
+) -> None:
+    """Pass on what was stored, then raise what failed."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    for trial, outcome in zip(trials, outcomes, strict=True):
+        if not isinstance(outcome, Exception):
+            done(trial, outcome)
+    if errors:
+        raise errors[0]

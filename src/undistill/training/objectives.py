@@ -92,8 +92,9 @@ class FromLabels(Objective):
     @property
     def rows_key(self) -> Hashable | None:
         loss = self.loss
-        alike = type(self) is FromLabels and type(loss) is nn.CrossEntropyLoss and self._ask is None
-        return ("labels", loss.label_smoothing) if alike and loss.weight is None and loss.reduction == "none" else None
+        if type(self) is not FromLabels or type(loss) is not nn.CrossEntropyLoss or self._ask is not None:
+            return None
+        return ("labels", loss.label_smoothing) if loss.weight is None and loss.reduction == "none" else None
 
     def rows_loss(
         self,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -105,6 +106,18 @@ def fit_all(trainings: Sequence[Training]) -> list[list[EpochRecord] | NonFinite
     for places in together.values():
         found |= zip(places, _Stack([trainings[place] for place in places]).train(), strict=True)
     return [found[place] for place in range(len(trainings))]
+
+
+def fit_one(training: Training) -> list[EpochRecord]:
+    """Train one student, as :func:`fit_all` would in any company.
+
+    Raises:
+        NonFiniteLossError: the loss, or a weight, became NaN or infinite.
+    """
+    [found] = fit_all([training])
+    if isinstance(found, NonFiniteLossError):
+        raise found
+    return found
 
 
 def stackable(training: Training) -> bool:
@@ -251,13 +264,16 @@ class _Stack:
                 run.told.step(epoch, step, self.batch_size)
             looks = (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == self.steps
             if looks and not losses.isfinite().all():
-                seen = losses[:, : step + 1]
-                self._drop(alive, lambda run, seen=seen: check_losses(seen[run.place], epoch, self.steps, self.recipe))
+                for run in alive:
+                    self._judge(
+                        run, partial(check_losses, losses[run.place, : step + 1], epoch, self.steps, self.recipe)
+                    )
                 losses.nan_to_num_(posinf=0.0, neginf=0.0)  # of those that are dropped, so that they are not seen again
                 alive = self.alive
                 loss = _Losses(alive, len(self.runs), self.steps, self.batch_size)
         if not self.weights.isfinite().all():
-            self._drop(alive, lambda run: check_weights(run.classifier, epoch, self.recipe))
+            for run in alive:
+                self._judge(run, partial(check_weights, run.classifier, epoch, self.recipe))
         means, shares = losses.mean(1), hits / (self.steps * self.batch_size)
         for run in self.alive:
             record: EpochRecord = {
@@ -298,16 +314,15 @@ class _Stack:
         optimiser.step()
         self.weights.grad = None
 
-    def _drop(self, runs: Sequence[_Run], check: Callable[[_Run], None]) -> None:
-        """End the trainings that a check refuses. Their networks are left as they are at this moment."""
-        for run in runs:
-            self._hand_back(run)
-            try:
-                check(run)
-            except NonFiniteLossError as error:
-                run.error = error
-                with torch.no_grad():
-                    self.weights[run.place] = 0.0
+    def _judge(self, run: _Run, check: Callable[[], None]) -> None:
+        """End a training that a check refuses. Its network is left as it is at this moment."""
+        self._hand_back(run)
+        try:
+            check()
+        except NonFiniteLossError as error:
+            run.error = error
+            with torch.no_grad():
+                self.weights[run.place] = 0.0
 
     def _hand_back(self, run: _Run) -> None:
         """Give a classifier its weights."""
