@@ -99,9 +99,9 @@ def test_a_view_is_asked_about_once_for_all_attacks_and_students(task, choosing,
     protocol = replace(choosing, students=("mlp-4", "mlp-5"), attacks=((KD(1.0),), choosing.attacks[1]))
     audit(counting_box, task, out=tmp_path, protocol=protocol, undefended=teachers / "ce", workers=1)
     views = protocol.seeds * protocol.recipe.epochs * len(task.train)
-    knockoffs = 2 * 2 * protocol.seeds
+    packs = 2  # one of each student, which asks about the test images once
     timed = 8 * QUERY_BATCH
-    clean = knockoffs * len(task.test) + len(task.train) + len(task.test) + timed
+    clean = packs * len(task.test) + len(task.train) + len(task.test) + timed
     assert counting_box.asked == views + clean + 4 * CHECKED_IMAGES
 
 
@@ -132,7 +132,9 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
 
 def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, teachers, tmp_path, monkeypatch):
     seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(EXECUTION, "run_trial", lambda *_: seen.append(torch.get_num_threads()) or {})
+    monkeypatch.setattr(
+        EXECUTION, "run_pack", lambda trials, *_: [seen.append(torch.get_num_threads()) or {} for _ in trials]
+    )
     plan, store = Plan(task, protocol, []), Store(tmp_path)
     try:
         torch.set_num_threads(2)
@@ -158,7 +160,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 
     def full(descriptor):
         synced.append(descriptor)
-        if len(synced) > 4:
+        if len(synced) > 1 + 2 * 2 + 3:  # the mark of the folder, the answers of two seeds and epochs, three trials
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -166,7 +168,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
         patch.setattr("undistill.files.os.fsync", full)
         with pytest.raises(InputError, match="the disk is full"):
             audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1)
-    assert len(list((tmp_path / "trials").iterdir())) == 3  # after the mark of the folder
+    assert len(list((tmp_path / "trials").iterdir())) == 3
     audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1, watcher=recorder)
     assert len(recorder.trials) == 3
 
