@@ -260,7 +260,7 @@ def test_labels_are_read_if_and_only_if_they_are_needed(kind):
 ROW_WISE = [attack for attack in (param.values[0] for param in SETTINGS) if vars(type(attack)).get("row_wise")]
 
 
-@pytest.mark.parametrize("attack", ROW_WISE, ids=lambda attack: f"{attack.name} {attack}"[:60])
+@pytest.mark.parametrize("attack", ROW_WISE, ids=str)
 @pytest.mark.parametrize("answers", ANSWERS)
 def test_a_loss_that_claims_to_look_at_rows_alone_does(attack, answers):
     logits, log_probs, labels = draw(attack, batch=12)

@@ -65,7 +65,7 @@ def same(one, other):
     return records == other[1] and all(torch.equal(value, other[0][name]) for name, value in weights.items())
 
 
-MIXED = [0.0, 0.1, KD(), KD(1.0), DKD(), LabelOnly(), DIST(), CTKD(), MKD()]
+MIXED = [0.1, KD(), KD(1.0), DKD(), LabelOnly(), DIST(), CTKD(), MKD()]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,7 @@ def alone(training):
     return outcome_of
 
 
-@pytest.mark.parametrize("size", [2, 5, 18])
-@pytest.mark.parametrize(("student", "batch_size"), [("mlp-7", 30), ("mlp-16-5", 64)])
+@pytest.mark.parametrize(("student", "batch_size", "size"), [("mlp-7", 30, 3), ("mlp-7", 30, 18), ("mlp-16-5", 64, 5)])
 def test_a_student_is_the_same_alone_and_in_any_company(training, alone, student, batch_size, size):
     recipe = replace(RECIPE, batch_size=batch_size)
     cases = [(what, seed) for what in MIXED for seed in range(2)]
@@ -92,8 +91,9 @@ def test_a_student_is_the_same_alone_and_in_any_company(training, alone, student
             assert same(outcome(one, records), alone(*case, recipe, student)), case
 
 
-@pytest.mark.parametrize("what", [0.1, *MIXED[2:], MLKD()], ids=str)
-@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("what", "clip_norm"), [*((what, 0.5) for what in (*MIXED, MLKD())), (0.1, 0.0), (DIST(), 0.0)], ids=str
+)
 def test_the_program_is_the_plain_loop_but_for_rounding(training, what, clip_norm):
     recipe = replace(RECIPE, clip_norm=clip_norm, learning_rate=0.01)  # unclipped, a larger one magnifies rounding
     stacked, plain = training(what, 4, recipe), training(what, 4, recipe)
