@@ -9,6 +9,8 @@ from collections.abc import Callable
 from benchmarks.attack_step import attack_step
 from benchmarks.cmim_loss import cmim_loss
 from benchmarks.cmim_step import cmim_step
+from benchmarks.packing import packing
+from benchmarks.plain_way import plain_way
 from benchmarks.precision import precision
 from benchmarks.spectrum import spectrum
 from benchmarks.step import step
@@ -23,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "step": step,
     "attack-step": attack_step,
     "precision": precision,
+    "packing": packing,
+    "plain-way": plain_way,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]

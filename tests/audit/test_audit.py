@@ -128,7 +128,9 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
 
 def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, counting_box, tmp_path, monkeypatch):
     seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(EXECUTION, "run_pack", lambda pack, *_: [seen.append(torch.get_num_threads()) or {}])
+    monkeypatch.setattr(
+        EXECUTION, "run_pack", lambda trials, *_: [seen.append(torch.get_num_threads()) or {} for _ in trials]
+    )
     plan, store = Plan(task, protocol, [counting_box]), Store(tmp_path)
     try:
         torch.set_num_threads(2)
@@ -154,7 +156,9 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 
     def full(descriptor):
         synced.append(descriptor)
-        if len(synced) > 5:
+        if (
+            len(synced) > 1 + 1 + 2 * 2 + 1 + 3
+        ):  # the mark and the state, the answers to two seeds' epochs and to the test
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -162,7 +166,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
         patch.setattr("undistill.files.os.fsync", full)
         with pytest.raises(InputError, match="the disk is full"):
             audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1)
-    assert len(list((tmp_path / "trials").iterdir())) == 3  # after the mark of the folder and the state
+    assert len(list((tmp_path / "trials").iterdir())) == 3
     audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1, watcher=recorder)
     assert len(recorder.trials) == 3
 

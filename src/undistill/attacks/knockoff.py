@@ -49,6 +49,7 @@ class Knockoff(Attack):
             "label": "cross entropy with the predicted class",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     def loss(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
@@ -88,6 +89,7 @@ class KnockoffHard(Attack):
     access: ClassVar[Mapping[AccessKind, str]] = HARD
     label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
+    row_wise: ClassVar[bool] = True
 
     smoothing: float = 0.0
 
@@ -129,6 +131,7 @@ class LabelOnly(Attack):
     access: ClassVar[Mapping[AccessKind, str]] = HARD
     label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
+    row_wise: ClassVar[bool] = True
 
     hard: float = 0.5
     smoothing: float = 0.0

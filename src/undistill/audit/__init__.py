@@ -7,11 +7,12 @@ from undistill.audit.flags import FLAGS, Findings, Flag, FlagKind, Raised, Sever
 from undistill.audit.forecast import Forecast, Range, forecast_audit
 from undistill.audit.judgement import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
 from undistill.audit.knockoff import train_knockoff
+from undistill.audit.packing import pack
 from undistill.audit.protocol import Origin, Protocol, battery, usable
 from undistill.audit.result import SCHEMA, Audit, Undefended
 from undistill.audit.run import MARK, PROBE_IMAGES, audit, audit_all, audit_path, open_executor, used_trials
 from undistill.audit.store import Entry, Store
-from undistill.audit.trial import Trial, run_trial
+from undistill.audit.trial import Trial, run_pack, run_trial
 from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
 from undistill.audit.watching import SilentWatcher, Stage, Watcher, decided
 
@@ -60,8 +61,10 @@ __all__ = [
     "forecast_audit",
     "judge",
     "open_executor",
+    "pack",
     "plus",
     "quick",
+    "run_pack",
     "run_trial",
     "standard",
     "train_knockoff",

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from undistill.attacks import Attack
-from undistill.audit.lab import AuditLab
+from undistill.audit.lab import AuditLab, Fit
+from undistill.audit.turns import in_turns
 from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
@@ -26,7 +27,19 @@ from undistill.files import content_hash
 from undistill.models import Classifier
 from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
-from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
+from undistill.training import (
+    EpochRecord,
+    FromLabels,
+    NonFiniteLossError,
+    Progress,
+    Recipe,
+    Training,
+    accuracy,
+    classifier_for,
+    fit_all,
+    fit_one,
+    predict,
+)
 
 # 2: with a checksum and "correct". It is part of the key, so an outcome of an earlier format is not reused.
 OUTCOME_FORMAT = 2
@@ -157,9 +170,60 @@ def run_trial(
 
 def run_pack(
     trials: Sequence[Trial], tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
-) -> list[dict[str, Any]]:
-    """Train and measure the trials of a pack; their outcomes in the same order. Arguments as of :func:`run_trial`."""
-    return [run_trial(trial, tasks, boxes, cache) for trial in trials]
+) -> list[dict[str, Any] | Exception]:
+    """Train and measure the students of several trials, together where that is possible.
+
+    Each trial goes its own way up to a training, and waits there for the others; then all trainings are run at once
+    (:func:`undistill.training.fit_all`). The outcomes are those of :func:`run_trial`, to the bit, but for the seconds:
+    each trial is given an equal share of the whole.
+
+    Args:
+        trials: of any kind; those that :func:`undistill.audit.packing.pack` puts together gain by it.
+        tasks: tasks by fingerprint.
+        boxes: black boxes by fingerprint.
+        cache: where answers are shared.
+
+    Returns:
+        For each trial its outcome as JSON, or what it raised when it ran alone. An ``InputError`` names the trial.
+    """
+    if len(trials) == 1:
+        return [_outcome_or_error(trials[0], tasks, boxes, cache)]
+    started = time.monotonic()
+
+    def train(trial: Trial, ask: Callable[[Training], list[EpochRecord] | NonFiniteLossError]) -> dict[str, Any]:
+        return train_student(trial, tasks, boxes, cache, fit=partial(_or_raise, ask))[1]
+
+    found = in_turns([partial(train, trial) for trial in trials], fit_all)
+    seconds = (time.monotonic() - started) / len(trials)
+    # What failed may have been drawn into it by another trial: alone, each answers for itself.
+    return [
+        _outcome_or_error(trial, tasks, boxes, cache)
+        if isinstance(result, Exception)
+        else result | {"seconds": seconds}
+        for trial, result in zip(trials, found, strict=True)
+    ]
+
+
+def _or_raise(
+    ask: Callable[[Training], list[EpochRecord] | NonFiniteLossError], training: Training
+) -> list[EpochRecord]:
+    reply = ask(training)
+    if isinstance(reply, NonFiniteLossError):
+        raise reply
+    return reply
+
+
+def _outcome_or_error(
+    trial: Trial, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
+) -> dict[str, Any] | Exception:
+    try:
+        return run_trial(trial, tasks, boxes, cache)
+    except InputError as error:
+        named = InputError(f"{trial.title}: {error}")
+        named.__cause__ = error
+        return named
+    except Exception as error:
+        return error
 
 
 def train_student(
@@ -168,6 +232,7 @@ def train_student(
     boxes: Mapping[str, BlackBox],
     cache: SharedAnswers,
     progress: Callable[[int], Progress] | None = None,
+    fit: Fit = fit_one,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train and measure; the student, and the outcome as JSON.
 
@@ -177,6 +242,7 @@ def train_student(
         boxes: black boxes by fingerprint.
         cache: where answers are shared.
         progress: shows the trainings.
+        fit: runs them.
     """
     started = time.monotonic()
     task = tasks[trial.task]
@@ -185,7 +251,7 @@ def train_student(
     queries = 0
     if trial.attack is None:
         student = classifier_for(task, trial.student, seed=trial.seed)
-        records = fit(student, task, _labels(trial, task), trial.recipe, seed=trial.seed, progress=progress)
+        records = fit(Training(student, task, _labels(trial, task), trial.recipe, trial.seed, progress))
     else:
         lab = AuditLab(
             task,
@@ -198,6 +264,7 @@ def train_student(
             box=box,
             stand_in=None if box is not None else _stand_in(trial, task),
             progress=progress,
+            fit=fit,
         )
         trained = trial.attack.train(lab)
         if not isinstance(trained, Classifier):
