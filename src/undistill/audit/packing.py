@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from undistill.audit.trial import Trial
+from undistill.training import stacks
 
 LARGEST_PACK = 16
 """Trials of a pack: more gain little, and a killed worker loses its whole pack."""
@@ -12,10 +13,10 @@ LARGEST_PACK = 16
 def pack(trials: Sequence[Trial], workers: int) -> list[tuple[Trial, ...]]:
     """The trials in packs, each of which one worker runs at once (:func:`undistill.audit.trial.run_pack`).
 
-    Trials go together that train students of one architecture by one recipe on one task and ask in one way: seeds and
-    settings of one attack first, then neighbours in the list. No pack is so large that a worker would have none.
-    Whether trials in a pack are computed together is decided later, training by training; the outcome of each is
-    the same in any pack.
+    Trials go together that train small students of one architecture by one recipe on one task and ask in one way: seeds
+    and settings of one attack first, then neighbours in the list. Packs are of about one size, and as many for each
+    worker. Students that gain nothing (:func:`undistill.training.stacks`) have packs of their own, so that a kill costs
+    one training. The outcome of a trial is the same in any pack.
 
     Args:
         trials: what is to be run.
@@ -29,17 +30,16 @@ def pack(trials: Sequence[Trial], workers: int) -> list[tuple[Trial, ...]]:
     """
     kinds: dict[object, list[Trial]] = {}
     for trial in trials:
-        kinds.setdefault((trial.task, trial.student, trial.recipe, trial.queries, _views(trial)), []).append(trial)
+        views = 1 if trial.attack is None else trial.attack.views
+        kind = (trial.task, trial.student, trial.recipe, trial.queries, views) if stacks(trial.student) else trial
+        kinds.setdefault(kind, []).append(trial)
     packs: list[tuple[Trial, ...]] = []
-    for kind in kinds.values():
+    for together in kinds.values():
         # One loss serves all students that share it.
-        places = {attack: place for place, attack in enumerate(dict.fromkeys(trial.attack for trial in kind))}
-        kind.sort(key=lambda trial: places[trial.attack])
-        count = max(-(-len(kind) // LARGEST_PACK), min(workers, len(kind)))
-        starts = [place * len(kind) // count for place in range(count + 1)]
-        packs += [tuple(kind[start:end]) for start, end in pairwise(starts)]
+        places = {attack: place for place, attack in enumerate(dict.fromkeys(trial.attack for trial in together))}
+        together.sort(key=lambda trial: places[trial.attack])
+        least = -(-len(together) // LARGEST_PACK)
+        count = min(len(together), least + -least % workers)
+        starts = [place * len(together) // count for place in range(count + 1)]
+        packs += [tuple(together[start:end]) for start, end in pairwise(starts)]
     return packs
-
-
-def _views(trial: Trial) -> int:
-    return 1 if trial.attack is None else trial.attack.views
