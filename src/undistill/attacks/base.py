@@ -48,7 +48,7 @@ class Attack(ABC):
         placebo: what its placebo is; an empty string for an attack that cannot have one.
         views: how many views of an image are asked for at each step: 1, or 2 (the usual one and a strong one).
         blocks: how many blocks of logits the student gives at each step: one per view, and one per exit.
-        row_wise: whether an example's loss depends on its own logits, answer and label alone; each class says so itself.
+        row_wise: whether an example's loss depends on its own logits, answer and label alone; not inherited.
         slow: too long for a battery; run on demand only.
     """
 
