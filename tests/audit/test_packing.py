@@ -114,6 +114,7 @@ def test_packs_hold_what_belongs_together():
         *trials(KD(), queries=Queries("clean")),
         *trials(MLKD()),
     ]
+    assert [len(trials) for trials in pack(trials(student="cnn", count=3), workers=1)] == [1, 1, 1]
     packs = pack([*trials(KD(), 3), *others, *trials(KD(1.0), 2)], workers=1)
     assert [len(trials) for trials in packs] == [5, 1, 1, 1, 1, 1]
     mixed = [trial for pair in zip(trials(KD(), 2), trials(KD(1.0), 2), strict=True) for trial in pair]
@@ -127,6 +128,7 @@ def test_packs_keep_all_workers_busy(workers, count):
     packs = pack(trials, workers)
     assert [trial for trials in packs for trial in trials] == trials
     assert len(packs) >= min(workers, count)
+    assert len(packs) in (count, len(packs) // workers * workers), "as many for each"
     sizes = [len(trials) for trials in packs]
     assert all(1 <= size <= LARGEST_PACK for size in sizes)
     assert not sizes or max(sizes) - min(sizes) <= 1

@@ -8,7 +8,7 @@ from undistill.training.objectives import FromAnswers, FromLabels, Objective
 from undistill.training.progress import Progress, ShowTraining, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
 from undistill.training.teacher import holds_training, normal_folder, train_teacher
-from undistill.training.vectorised import Training, fit_all, fit_one
+from undistill.training.vectorised import Training, fit_all, fit_one, stacks
 
 __all__ = [
     "Defaults",
@@ -32,5 +32,6 @@ __all__ = [
     "holds_training",
     "normal_folder",
     "predict",
+    "stacks",
     "train_teacher",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from undistill.models import Classifier
+from undistill.models import MODELS, Classifier
 from undistill.models.embedded import Perceptron
 from undistill.tasks import Task
 from undistill.training.loop import (
@@ -136,6 +136,15 @@ def stackable(training: Training) -> bool:
         and not torch.accelerator.is_available()
         and int(os.environ.get("WORLD_SIZE", "1")) == 1
     )
+
+
+def stacks(architecture: str) -> bool:
+    """Whether students of an architecture can be stacked at all, if they are small enough.
+
+    >>> stacks("mlp-64"), stacks("resnet8")
+    (True, False)
+    """
+    return MODELS["mlp-H"].match(architecture) is not None
 
 
 def _kind(training: Training) -> object:
