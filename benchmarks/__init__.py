@@ -10,6 +10,7 @@ from benchmarks.attack_step import attack_step
 from benchmarks.cmim_loss import cmim_loss
 from benchmarks.cmim_step import cmim_step
 from benchmarks.precision import precision
+from benchmarks.running import running
 from benchmarks.spectrum import spectrum
 from benchmarks.step import step
 from benchmarks.throughput import throughput
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "step": step,
     "attack-step": attack_step,
     "precision": precision,
+    "running": running,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]
