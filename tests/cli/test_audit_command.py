@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import os
 
@@ -209,7 +210,8 @@ def test_ctrl_c_is_one_sentence(run, quick, monkeypatch):
 
 
 def test_a_dry_run_says_what_it_would_take_and_does_nothing(run, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("undistill.audit.forecast.CALIBRATION_SECONDS", 0.0)
+    # By its name: the package's attribute ``audit`` is the function.
+    monkeypatch.setattr(importlib.import_module("undistill.audit.forecast"), "CALIBRATION_SECONDS", 0.0)
     status, out, err = run(*quick, "--dry-run")
     assert status == 0, err
     assert out.startswith("Trials: 6 (2 references, 2 placebos, 2 knockoffs); 0 stored already.\nQueries: ")
@@ -233,7 +235,7 @@ def test_a_store_of_its_own_is_shared_by_audits(run, quick, tmp_path):
         (["--gpus-per-trial", "0.5", "--cpus-per-trial", "2"], "--cpus-per-trial, --gpus-per-trial: only for a Ray"),
         (
             ["--executor", "ray"],
-            "--workers 1 is for the pool of this machine; on a Ray cluster as many trials run as it",
+            "--workers 1 is for the pool of this machine; on a Ray cluster as many trials run",
         ),
         (["--answers-gb", "0"], "--answers-gb is 0.0, must be above 0"),
         (["--store", "nothing://here"], "nothing://here cannot be used as a store"),
