@@ -12,6 +12,7 @@ from benchmarks.cmim_step import cmim_step
 from benchmarks.packing import packing
 from benchmarks.plain_way import plain_way
 from benchmarks.precision import precision
+from benchmarks.running import running
 from benchmarks.spectrum import spectrum
 from benchmarks.step import step
 from benchmarks.throughput import throughput
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "precision": precision,
     "packing": packing,
     "plain-way": plain_way,
+    "running": running,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]

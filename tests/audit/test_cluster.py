@@ -100,7 +100,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(task, protocol, teachers, t
 # The whole.
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     """A head of one CPU, on which this process is."""
     ray = pytest.importorskip("ray")

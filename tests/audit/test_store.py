@@ -94,7 +94,7 @@ def earlier(content):
     [
         (flipped, "its checksum is another one"),
         (another, "it is another trial's"),
-        (earlier, r"of another version \\(format None, here"),
+        (earlier, r"of another version \(format None, here"),
         (lambda content: content[:-20], "it is no JSON of an outcome"),
         (lambda content: b"", "it is empty"),
         (lambda content: b'{"trial": {}}', "it lacks 'outcome'"),

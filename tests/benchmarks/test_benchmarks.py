@@ -33,10 +33,13 @@ TOY_SIZES = {
         "epochs": 1,
         "repeats": 2,
     },
+    "running": {"trials": 100, "student": "mlp-4", "epochs": 1, "seeds": 2, "repeats": 2},
 }
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "running" else []) for name in BENCHMARKS]
+)
 def test_a_benchmark_gives_a_figure_per_row_with_every_repeat(name):
     figures = BENCHMARKS[name](**TOY_SIZES[name])
     assert len({figure.name for figure in figures}) == len(figures) >= 3

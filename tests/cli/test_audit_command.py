@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import os
 
@@ -254,3 +255,43 @@ def test_ctrl_c_is_one_sentence(run, quick, monkeypatch):
     assert err.splitlines()[-1] == (
         "undistill: stopped; what was finished is stored, and the same command goes on from there"
     )
+
+
+# Where and how it runs.
+
+
+def test_a_dry_run_says_what_it_would_take_and_does_nothing(run, quick, tmp_path, monkeypatch):
+    # By its name: the package's attribute ``audit`` is the function.
+    monkeypatch.setattr(importlib.import_module("undistill.audit.forecast"), "CALIBRATION_SECONDS", 0.0)
+    status, out, err = run(*quick, "--dry-run")
+    assert status == 0, err
+    assert out.startswith("Trials: 6 (2 references, 2 placebos, 2 knockoffs); 0 stored already.\nQueries: ")
+    assert "Time: about " in out
+    assert " a step of mlp-4; " in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_of_its_own_is_shared_by_audits(run, quick, tmp_path):
+    store = f"file://{tmp_path}/shared"
+    assert run(*quick, "--store", store).status == 0
+    assert not (tmp_path / "out" / "trials").exists()
+    quick[quick.index(tmp_path / "out")] = tmp_path / "again"
+    assert "judge on test: 6 trials, 6 stored" in run(*quick, "--store", store).err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (["--address", "auto"], "--address: only for a Ray cluster; add --executor ray, or leave it out"),
+        (["--gpus-per-trial", "0.5", "--cpus-per-trial", "2"], "--cpus-per-trial, --gpus-per-trial: only for a Ray"),
+        (
+            ["--executor", "ray"],
+            "--workers 1 is for the pool of this machine; on a Ray cluster as many trials run",
+        ),
+        (["--answers-gb", "0"], "--answers-gb is 0.0, must be above 0"),
+        (["--store", "nothing://here"], "nothing://here cannot be used as a store"),
+    ],
+)
+def test_where_it_runs_is_checked_first(refused, quick, tmp_path, tokens, words):
+    assert words in refused(*quick, *tokens)
+    assert not (tmp_path / "out").exists()

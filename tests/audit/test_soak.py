@@ -1,0 +1,133 @@
+"""One audit that everything goes wrong with, many times, beside one that ran through.
+
+The lost node of a cluster is in ``test_cluster.py``, for it takes a cluster of its own.
+"""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from undistill.audit import Store, audit
+from undistill.errors import InputError
+
+KILLS = 50
+FULL_DISKS = 10
+
+
+@pytest.fixture
+def protocol(protocol):
+    return replace(protocol, seeds=400)
+
+
+def command(protocol, teacher, out):
+    options = {
+        "--epochs": protocol.recipe.epochs,
+        "--batch-size": protocol.recipe.batch_size,
+        "--learning-rate": protocol.recipe.learning_rate,
+        "--clip-norm": protocol.recipe.clip_norm,
+        "--classes": 3,
+        "--student": "mlp-4",
+        "--attack": "kd:temperature=4",
+        "--smoothing": 0.1,
+        "--placebo-smoothing": 0.1,
+        "--seeds": protocol.seeds,
+        "--workers": 2,
+        "--out": out,
+    }
+    words = [sys.executable, "-m", "undistill", "audit", teacher, "--task", "digits"]
+    return [*map(str, words), *(str(word) for pair in options.items() for word in pair)]
+
+
+def whole(out):
+    """Names of the files that a checksum vouches for."""
+    return {entry.name for entry in Store(out / "trials").entries() if entry.problem is None}
+
+
+def spoil(path, generator):
+    """Cut a file off, flip one of its bits, or empty it, as a bad disk does: the name stays, the content is another."""
+    content = bytearray(path.read_bytes())
+    kind = generator.randrange(3)
+    if kind == 0:
+        content = content[: generator.randrange(len(content))]
+    elif kind == 1:
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+    else:
+        content = bytearray()
+    path.unlink()  # a reader that has mapped it keeps what it had
+    path.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_an_audit_survives_kills_full_disks_and_damage(task, protocol, teachers, tmp_path, recorder, monkeypatch):
+    generator, out = random.Random(0), tmp_path / "out"
+    trials, kills, safe = out / "trials", 0, set()
+    while kills < KILLS:
+        process = subprocess.Popen(
+            command(protocol, teachers / "ce", out),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        began, before = time.monotonic(), len(safe)
+        try:
+            while len(list(trials.glob("[!.]*.json"))) <= before and process.poll() is None:
+                assert time.monotonic() - began < 120
+                time.sleep(0.01)
+            time.sleep(generator.uniform(0, 0.3))
+        finally:
+            finished = process.poll() is not None
+            if not finished:
+                os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+            said, _ = process.communicate()
+        if finished:
+            pytest.fail(f"the audit ended before it was killed {KILLS} times; give it more seeds\n{said}")
+        kills += 1
+        now = whole(out)
+        assert safe <= now, "a kill has taken what was stored"
+        if (out / "audit.json").exists():
+            assert json.loads((out / "audit.json").read_text())["state"] == "running"
+        safe = now
+        for folder in (trials, out / "answers"):
+            files = sorted(path for path in folder.rglob("*.*") if path.suffix in (".json", ".safetensors"))
+            if files and generator.random() < 0.3:
+                hit = generator.choice(files)
+                spoil(hit, generator)
+                safe -= {hit.name}
+        safe &= whole(out)  # a flipped bit may have hit white space
+
+    fsync = os.fsync
+    for _ in range(FULL_DISKS):
+        left = [generator.randrange(1, 12)]
+
+        def full(descriptor, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("undistill.files.os.fsync", full)
+            with pytest.raises((InputError, OSError), match=r"the disk is full|No space left on device"):
+                audit(teachers / "ce", task, out=out, protocol=protocol, workers=1)
+        assert safe <= whole(out)
+        safe = whole(out)
+
+    total = 3 * protocol.seeds
+    assert 0 < len(safe) < total
+    audit(teachers / "ce", task, out=out, protocol=protocol, workers=1, watcher=recorder)
+    assert len(recorder.trials) == len(set(recorder.trials)) == total - len(safe), "what was stored did not run again"
+    audit(teachers / "ce", task, out=tmp_path / "through", protocol=protocol, workers=1)
+    found = [json.loads((folder / "audit.json").read_text()) for folder in (out, tmp_path / "through")]
+    for result in found:
+        for name in ("teacher", "undefended"):
+            assert result[name]["utility"]["serving"].pop("seconds_per_1000") > 0  # a clock has measured it
+    assert found[0] == found[1]
