@@ -89,6 +89,9 @@ def test_fresh_images(protocol, tmp_path, found):
     assert found()["cells"][0]["queries"] == 2 * len(task.fresh)
     assert found()["task"]["fresh"] == len(task.fresh)
     assert found()["threat_card"]["labels"] == "known"
+    assert found()["threat_card"]["unseen"] == (
+        f"the {len(task.fresh)} fresh images, which its task keeps from it"  # as the checkpoint says
+    )
 
 
 def test_another_tasks_images_have_no_placebo(task, protocol, teachers, tmp_path, found, others):
@@ -102,6 +105,7 @@ def test_another_tasks_images_have_no_placebo(task, protocol, teachers, tmp_path
     assert result.cells[0].placebo is None
     assert cell["leak"]["mean"] == pytest.approx(cell["knockoff"]["mean"] - cell["ls"]["mean"])
     assert found()["threat_card"]["labels"] == "unknown"
+    assert found()["threat_card"]["unseen"] == f"the {len(others.other.train)} images of another task (digits)"
     assert found()["protocol"]["data"][0]["controls"] == "the teacher's training images"
 
 
@@ -128,6 +132,9 @@ def test_an_attacker_who_asks_less(task, protocol, teachers, counting_box, tmp_p
     assert found()["cells"][0]["queries"] == asked
     assert found()["threat_card"]["queries_per_knockoff"] == asked
     assert words in found()["threat_card"]["queries"]
+    assert found()["threat_card"]["unseen"] == (
+        "none: this audit holds no image that the teacher has not seen; the teacher does not say what it was trained on"
+    )
     assert found()["protocol"]["queries"] == {"mode": queries.mode, "views": queries.views, "budget": queries.budget}
     own = 4 * CHECKED_IMAGES + 2 * len(task.test) + sum(map(len, task.splits.values()))
     own += (1 + REPETITIONS) * QUERY_BATCH  # of the serving time
