@@ -229,4 +229,8 @@ def test_diverged_knockoffs_are_counted_in_their_cell(task, tmp_path, counting_b
     assert sane.to_json()["cells"][0]["flags"] == {}
     wild = replace(protocol, attacks=((HTC(temperature=20.0, alpha=1e30),),))
     found = audit(counting_box, task, out=tmp_path / "wild", undefended=counting_box, protocol=wild, workers=1)
-    assert found.to_json()["cells"][0]["flags"] == {"diverged": 2}
+    assert found.to_json()["cells"][0]["flags"] == {"diverged": 2, "placebo_diverged": 2}
+    assert [flag.sentence for flag in found.flags if flag.name == "training-diverged"] == [
+        "The loss became NaN in 2 of 2 knockoffs of htc with mlp-4.",
+        "The loss became NaN in 2 of 2 placebos of htc with mlp-4.",
+    ]
