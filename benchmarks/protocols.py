@@ -35,8 +35,8 @@ def page(name: str) -> str:
         f"- **Attacks**: {len(protocol.attacks)}, each with {protocol.tries} settings (below).",
         f"- **Tries**: {protocol.tries} for each knockoff, for each placebo and for the references, on "
         f"{protocol.tuning_seeds} tuning {'seed' if protocol.tuning_seeds == 1 else 'seeds'}. References: label "
-        f"smoothing {', '.join(map(str, protocol.smoothings))}. Placebos: each setting of the attack once, on labels smoothed by "
-        f"{' and '.join(map(str, protocol.placebo_smoothings))} in turn.",
+        f"smoothing {', '.join(map(str, protocol.smoothings))}. Placebos: each setting of the attack once, on labels "
+        f"smoothed by {' and '.join(map(str, protocol.placebo_smoothings))} in turn.",
         f"- **Data**: {'; and apart from it '.join(data.sentence for data in protocol.data)}. A kind of images that "
         "the task lacks is left out, and the result says so.",
         f"- **Access and queries**: {protocol.access.sentence}; a new view of every image in every epoch, "
