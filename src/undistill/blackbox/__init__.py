@@ -6,7 +6,7 @@ from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, 
 from undistill.blackbox.check import ANSWER_TOLERANCE, CHECKED_IMAGES, check_black_box
 from undistill.blackbox.defended import DefendedBlackBox, defend
 from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
-from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions
+from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions, stream_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
 
@@ -39,4 +39,5 @@ __all__ = [
     "open_black_box",
     "page_images",
     "read_predictions",
+    "stream_predictions",
 ]

@@ -3,6 +3,7 @@
 from undistill.information.divergence import kl_divergence
 from undistill.information.metrics import CMISpectrum
 from undistill.information.powers import DEFAULT_POWERS, check_powers, temper
+from undistill.information.sample import ClusterSample, answers_per_class, empty_sample, sample_join
 from undistill.information.spectrum import (
     Spectrum,
     SpectrumSums,
@@ -16,12 +17,16 @@ from undistill.information.spectrum import (
 __all__ = [
     "DEFAULT_POWERS",
     "CMISpectrum",
+    "ClusterSample",
     "Spectrum",
     "SpectrumSums",
+    "answers_per_class",
     "check_powers",
     "cmi",
+    "empty_sample",
     "kl_divergence",
     "merge",
+    "sample_join",
     "spectrum_compute",
     "spectrum_json",
     "spectrum_update",

@@ -97,7 +97,7 @@ def check_trade_off(plan: Plan, path: Path) -> None:
         InputError: no two teachers differ by their defence's weight only, or another suffix than .png, .svg or .pdf.
         MissingExtraError: matplotlib is not installed.
     """
-    _check_path(path)
+    check_plot(path)
     if not plan.curves:
         raise InputError(
             "there is no trade-off to draw, for no two teachers differ by their defence's weight only; name teachers "
@@ -136,7 +136,13 @@ def _mean_and_reach(group: Group, figure: str) -> tuple[float, float]:
     return mean, high - mean if math.isfinite(high) else 0.0
 
 
-def _check_path(path: Path) -> None:
+def check_plot(path: Path) -> None:
+    """Refuse the name of a plot before anything is measured for it.
+
+    Raises:
+        InputError: another suffix than .png, .svg or .pdf.
+        MissingExtraError: matplotlib is not installed.
+    """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path.name!r} must end in one of {', '.join(SUFFIXES)}")
     require("matplotlib", "plot")
@@ -145,7 +151,7 @@ def _check_path(path: Path) -> None:
 @contextmanager
 def _drawn(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """A figure that is written to ``path`` when all is drawn."""
-    _check_path(path)
+    check_plot(path)
     matplotlib = require("matplotlib", "plot")
     figures = require("matplotlib.figure", "plot")
     # Text stays text in SVG and PDF; ids do not change from run to run.

@@ -12,6 +12,16 @@ from undistill.utility.comparison import (
     difference,
     plan_comparison,
 )
+from undistill.utility.measurement import (
+    PARTIAL_SCHEMA,
+    AnswerSource,
+    Measurement,
+    check_partial_path,
+    join_measurements,
+    load_measurement,
+    measure_answers,
+    save_measurement,
+)
 from undistill.utility.origin import Origin, origin_of
 from undistill.utility.quality import (
     Quality,
@@ -34,10 +44,13 @@ from undistill.utility.teacher import (
 
 __all__ = [
     "FIGURES",
+    "PARTIAL_SCHEMA",
     "SCHEMA",
+    "AnswerSource",
     "Comparison",
     "Difference",
     "Group",
+    "Measurement",
     "Origin",
     "OtherTask",
     "Plan",
@@ -50,10 +63,14 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "check_other_task",
+    "check_partial_path",
     "compare",
     "confidence",
     "difference",
+    "join_measurements",
     "kept_serving",
+    "load_measurement",
+    "measure_answers",
     "measure_serving",
     "measure_teacher",
     "measure_utility",
@@ -61,4 +78,5 @@ __all__ = [
     "plan_comparison",
     "quality",
     "risk_coverage_area",
+    "save_measurement",
 ]
