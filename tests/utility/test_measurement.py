@@ -108,6 +108,25 @@ def test_no_more_than_one_batch_is_held(tmp_path, small_batches, name):
     assert found.n == ROWS
 
 
+@pytest.mark.parametrize("groups", [1_000, 30_000])
+def test_a_parquet_file_is_not_read_ahead(tmp_path, monkeypatch, groups):
+    """Neither many row groups nor a single one stay in memory while they are read."""
+    monkeypatch.setattr(predictions_module, "BATCH_NUMBERS", 1_000 * 100)
+    numbers = pyarrow.array(np.random.default_rng(0).normal(size=30_000 * 100).astype(np.float32))
+    logits = pyarrow.FixedSizeListArray.from_arrays(numbers, 100)
+    path = tmp_path / "all.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"labels": np.arange(30_000) % 100, "logits": logits}), path, row_group_size=groups
+    )
+    del numbers, logits
+    before, batches, most = pyarrow.total_allocated_bytes(), 0, 0
+    for _ in stream_predictions(path):
+        batches, most = batches + 1, max(most, pyarrow.total_allocated_bytes() - before)
+    assert batches >= 30
+    assert path.stat().st_size > 12e6
+    assert most < 4e6
+
+
 def test_what_is_wrong_is_found_in_a_later_batch(tmp_path, small_batches):
     logits = LOGITS.copy()
     logits[25] = np.nan

@@ -100,8 +100,9 @@ def _npz(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def _parquet(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     parquet = require("pyarrow.parquet", "data")
     try:
-        # With a buffer, a row group that is larger than memory is read in pieces, too.
-        with parquet.ParquetFile(path, buffer_size=2**20) as file:
+        # With a buffer, a row group that is larger than memory is read in pieces, too. Reading ahead (pre_buffer) would
+        # keep all that was read.
+        with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
             kind = _kind(path, file.schema_arrow.names)
             first = next((batch for batch in file.iter_batches(1, columns=[kind]) if len(batch)), None)
             classes = 0 if first is None else _matrix(path, kind, first.column(0)).shape[1]
