@@ -12,6 +12,16 @@ from undistill.utility.comparison import (
     difference,
     plan_comparison,
 )
+from undistill.utility.evidence import (
+    Bin,
+    Clusters,
+    Evidence,
+    evidence_json,
+    evidence_of,
+    reliability,
+    risk_coverage,
+    widest_classes,
+)
 from undistill.utility.origin import Origin, origin_of
 from undistill.utility.quality import (
     Quality,
@@ -30,13 +40,17 @@ from undistill.utility.teacher import (
     check_other_task,
     measure_teacher,
     measure_utility,
+    observe,
 )
 
 __all__ = [
     "FIGURES",
     "SCHEMA",
+    "Bin",
+    "Clusters",
     "Comparison",
     "Difference",
+    "Evidence",
     "Group",
     "Origin",
     "OtherTask",
@@ -53,12 +67,18 @@ __all__ = [
     "compare",
     "confidence",
     "difference",
+    "evidence_json",
+    "evidence_of",
     "kept_serving",
     "measure_serving",
     "measure_teacher",
     "measure_utility",
+    "observe",
     "origin_of",
     "plan_comparison",
     "quality",
+    "reliability",
+    "risk_coverage",
     "risk_coverage_area",
+    "widest_classes",
 ]
