@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -109,6 +110,7 @@ def evidence_json(class_names: Sequence[str], audited: Evidence, undefended: Evi
     """
     return {
         "schema": SCHEMA,
+        "versions": {name: version(name) for name in ("undistill", "torch", "numpy")},
         "class_names": list(class_names),
         "shown": list(audited.shown),
         "audited": audited.to_json(),
