@@ -5,6 +5,8 @@ import math
 import random
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +20,55 @@ from undistill.report import write_report
 from undistill.utility import evidence_json, evidence_of
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-TARGET = 3.0  # seconds
-OUTCOMES = ("leaks", "no leak found", "inconclusive", "attack too weak")
+SECONDS_TO_OPEN, MEGABYTES = 3.0, 8.0  # the targets
 
 
-def large_report() -> list[Figure]:
-    """A report of 60 attacks x 6 students x 10 seeds with learning curves of 100 epochs: made, and opened."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = make_audit(Path(folder) / "audit", attacks=60, students=6, seeds=10, classes=100, epochs=100)
-        made, opened = [], []
-        for _ in range(5):
+def large_report(
+    *, attacks: int = 60, students: int = 6, seeds: int = 10, classes: int = 100, epochs: int = 100, repeats: int = 5
+) -> list[Figure]:
+    """A report of 60 attacks x 6 students x 10 seeds with learning curves: made from files, and opened in Chromium."""
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        out = make_audit(
+            Path(folder) / "audit", attacks=attacks, students=students, seeds=seeds, classes=classes, epochs=epochs
+        )
+        made, opened, sizes = [], [], []
+        for _ in range(repeats):
             started = time.perf_counter()
             page = write_report(out)
             made.append(time.perf_counter() - started)
-        size = page.stat().st_size / 2**20
-        with browser() as chromium:
-            for _ in range(6):
-                opened.append(opening_time(chromium, page))
+            opened.append(seconds_to_open(browser, page))
+            sizes.append(page.stat().st_size / 2**20)
         return [
-            Figure("make the page", "s", made),
-            Figure("open it, first figures drawn", "s", opened[1:], target=TARGET, at_most=True),
-            Figure("size of the page", "MiB", [size], target=8.0, at_most=True),
+            Figure("make the page", "s", tuple(made)),
+            Figure("open the page", "s", tuple(opened), at_most=SECONDS_TO_OPEN),
+            Figure("size of the page", "MiB", tuple(sizes), at_most=MEGABYTES),
         ]
 
 
-def browser() -> Any:
-    """A headless Chromium, as a context."""
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, driven by playwright.
+
+    Raises:
+        InputError: there is none.
+    """
     path = next((path for path in CHROMIUM if Path(path).exists()), None)
     if path is None:
         raise InputError("there is no Chromium to open a report with; run: apt-get install chromium")
-    return _Browser(path)
+    with require("playwright.sync_api", "dev").sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
-class _Browser:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        self._playwright = require("playwright.sync_api", "dev").sync_playwright().start()
-        arguments = ["--no-sandbox", "--disable-gpu"]
-        self._chromium = self._playwright.chromium.launch(executable_path=self.path, args=arguments)
-        return self._chromium
-
-    def __exit__(self, *exception: object) -> None:
-        self._chromium.close()
-        self._playwright.stop()
-
-
-def opening_time(chromium: Any, page: Path) -> float:
-    """Seconds until the page is loaded and every figure on the first screens is drawn."""
-    tab = chromium.new_page(viewport={"width": 1440, "height": 900})
+def seconds_to_open(browser: Any, page: Path) -> float:
+    """Seconds until the page is loaded: the leak matrix can be read, and scripts have run."""
+    tab = browser.new_page(viewport={"width": 1440, "height": 900})
     started = time.perf_counter()
     tab.goto(page.as_uri(), wait_until="load")
-    tab.wait_for_selector("#plot-matrix button")
+    tab.wait_for_selector("#plot-matrix button[aria-pressed=true]")
     taken = time.perf_counter() - started
-    tab.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    tab.wait_for_selector("html[data-ready=yes]", state="attached", timeout=120_000)
     tab.close()
     return taken
 
@@ -131,7 +127,7 @@ def make_audit(
         words = ", ".join(filter(None, ["temperature=4.0" if attack else "", "" if teacher else "smoothing=0.1"]))
         return {"mean": math.fsum(values) / seeds, "seeds": values, "setting": words, "validation": mean}
 
-    fingerprint = (name.encode().hex() + "f" * 64)[:64]
+    fingerprint = "0" * 64 if name == "ce" else (name.encode().hex() + "f" * 64)[:64]
     cells = []
     for student in architectures:
         ls = accuracies(student, None, None, 70.0)
@@ -158,9 +154,9 @@ def make_audit(
                 }
             )
     labels = torch.arange(40 * classes) % classes
-    generator = torch.Generator().manual_seed(len(name))
     found = {}
     for who, width in ((name, 0.6), ("ce", 2.0)):
+        generator = torch.Generator().manual_seed(len(who))
         answers, spectra = {}, {}
         for split in ("train", "test"):
             logits = width * torch.randn(len(labels), classes, generator=generator)
@@ -170,11 +166,12 @@ def make_audit(
         mark = fingerprint if who == name else "0" * 64
         found[who] = evidence_of(who, mark, answers, {"train": labels, "test": labels}, spectra)
     utility = {
-        **{"n": len(labels), "accuracy": 91.25, "nll": 0.31, "zero_truths": 0, "ece": 0.02, "brier": 0.12},
-        **{"auroc": 0.91, "aurc": 0.011, "undefined": {}, "other_task": None, "training_seconds": 100.0},
+        "n": len(labels), "accuracy": 91.25, "nll": 0.31, "zero_truths": 0, "ece": 0.02, "brier": 0.12,
+        "auroc": 0.91, "aurc": 0.011, "undefined": {}, "other_task": None, "training_seconds": 100.0,
         "serving": {"seconds_per_1000": 0.4, "batch": 64, "repetitions": 7, "hardware": "cpu", "threads": 1},
     }
     utility["serving"]["torch"] = torch.__version__
+    worth = {name: utility, "ce": utility | {"accuracy": 90.5, "ece": 0.05}}
     verdicts = {cell["outcome"] for cell in cells}
     verdict = "leaks" if "leaks" in verdicts else "no leak found" if verdicts == {"no leak found"} else "inconclusive"
     spectrum = {split: spectrum_json(found[name].spectra[split]) for split in ("train", "test")}
@@ -182,25 +179,29 @@ def make_audit(
         "schema": SCHEMA,
         "task": {"name": "invented", "fingerprint": "7" * 64, "source": {"name": "invented", "classes": classes}},
         "teacher": {
-            **{"name": name, "fingerprint": fingerprint, "output_defences": [], "accuracy": 91.25},
-            **{"train_accuracy": 99.5, "utility": utility, "spectrum": spectrum},
+            "name": name, "fingerprint": fingerprint, "output_defences": [], "accuracy": worth[name]["accuracy"],
+            "train_accuracy": 99.5, "utility": worth[name], "spectrum": spectrum,
         },
-        "undefended": {"name": "ce", "accuracy": 90.5, "utility": utility | {"accuracy": 90.5, "ece": 0.05}},
+        "undefended": {"name": "ce", "accuracy": 90.5, "utility": worth["ce"]},
         "verdict": verdict,
         "sentence": f"The audit of {name} shows: {verdict}, in {len(cells)} cells of {seeds} seeds.",
         "detectable": 0.6,
         "threat_card": {
-            **{"access": "the probabilities of all classes", "output_defences": [], "data": "the training images"},
-            **{"labels": "known", "queries": "about a new view in every epoch", "queries_per_knockoff": budget or 50_000},
-            **{"tuning": dict.fromkeys(names, 3), "students": architectures},
+            "access": "the probabilities of all classes", "output_defences": [], "data": "the training images",
+
+                "labels": "known",
+                "queries": "about a new view in every epoch",
+                "queries_per_knockoff": budget or 50_000
+            ,
+            "tuning": dict.fromkeys(names, 3), "students": architectures,
         },
         "protocol": {
-            **{"students": architectures, "recipe": recipe, "access": "full"},
-            **{"data": {"name": "train", "sentence": "the training images", "controls": "the training images"}},
+            "students": architectures, "recipe": recipe, "access": "full",
+            "data": {"name": "train", "sentence": "the training images", "controls": "the training images"},
             "queries": {"mode": "fresh-views", "views": 8, "budget": budget},
             "attacks": [[{"name": attack, "temperature": 4.0, "code": "c" * 64}] for attack in names],
-            **{"smoothings": [0.0, 0.1], "placebo_smoothings": [0.1], "seeds": seeds, "first_seed": 0},
-            **{"tuning_seeds": 1, "margin": 0.5, "alpha": 0.025},
+            "smoothings": [0.0, 0.1], "placebo_smoothings": [0.1], "seeds": seeds, "first_seed": 0,
+            "tuning_seeds": 1, "margin": 0.5, "alpha": 0.025,
         },
         "cells": cells,
     }
@@ -208,6 +209,7 @@ def make_audit(
     (out / "trials").mkdir(parents=True)
     for place, trial in enumerate(trials):
         (out / "trials" / f"{place:06d}.json").write_text(json.dumps(trial))
-    (out / "evidence.json").write_text(json.dumps(evidence_json(shown, found[name], found["ce"])))
+    plain = None if name == "ce" else found["ce"]
+    (out / "evidence.json").write_text(json.dumps(evidence_json(shown, found[name], plain)))
     (out / "audit.json").write_text(json.dumps(result | (changes or {})))
     return out

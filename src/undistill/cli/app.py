@@ -15,6 +15,7 @@ from rich.table import Table
 from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
+    Audit,
     Protocol,
     Verdict,
     audit_all,
@@ -37,10 +38,11 @@ from undistill.cli.options import (
 )
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES, CrossEntropy
-from undistill.errors import InputError, require, unknown_name
+from undistill.errors import InputError, MissingExtraError, require, unknown_name
 from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_json, spectrum_update
 from undistill.models import load_checkpoint
 from undistill.report import (
+    REPORT,
     audit_table,
     check_trade_off,
     cost_line,
@@ -50,6 +52,8 @@ from undistill.report import (
     spectrum_table,
     utility_notes,
     utility_tables,
+    write_figures,
+    write_report,
 )
 from undistill.training import defaults_for, normal_folder, train_teacher
 from undistill.utility import compare, plan_comparison
@@ -366,8 +370,8 @@ def audit(
 ) -> int:
     """Audit teachers: does it leak, through which attack, how sure are we?
 
-    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers). Finished trials are kept in OUT/trials: the same
-    command again runs only what is missing.
+    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers) and OUT/report.html. Finished trials are kept in
+    OUT/trials: the same command again runs only what is missing.
 
     Parameters
     ----------
@@ -469,10 +473,52 @@ def audit(
             markup=False,
         )
         _say_defences(console, result.teacher.output_defences)
-        path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
-        console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Details: {_result_path(out, audits, result)}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(_report_line([_result_path(out, audits, result) for result in audits], out / REPORT), soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
     return LEAKED if fail_on == "leaks" and leaked else 0
+
+
+def _result_path(out: Path, audits: Sequence[Audit], result: Audit) -> Path:
+    return audit_path(out, result.teacher.name, alone=len(audits) == 1)
+
+
+def _report_line(places: Sequence[Path], path: Path) -> str:
+    """Write the report; where it is. An audit is finished all the same where what the page needs is not installed."""
+    try:
+        return escape(f"Report: {write_report(places, path)}")
+    except MissingExtraError as error:
+        return f"[yellow]{escape(f'No report: {error}, then: undistill report {path.parent}')}[/yellow]"
+
+
+@app.command
+def report(
+    folder: list[Path],
+    *,
+    out: Path | None = None,
+    figures: Literal["pdf", "svg", "png"] | None = None,
+) -> int:
+    """Make the report of an audit anew, or compare several audits side by side: teachers, defences, versions, budgets.
+
+    Trains and asks nothing: all is read from the files of the audits.
+
+    Parameters
+    ----------
+    folder: list[Path]
+        Folders that were given to `undistill audit --out`, or `audit.json` files.
+    out: Path
+        The page; by default DIR/report.html, or report.html in the current folder for several.
+    figures: Literal["pdf", "svg", "png"]
+        Also draw figures for a paper, one column wide, into the folder `figures` beside the page.
+    """
+    path = write_report(folder, out)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"Report: {path}", markup=False)
+    if figures is not None:
+        for file in write_figures(folder, path.parent / "figures", figures):
+            console.print(f"Figure: {file}", markup=False)
+    return 0
 
 
 @app.command

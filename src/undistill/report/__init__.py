@@ -1,5 +1,6 @@
 """What people look at: plots and tables of what was found."""
 
+from undistill.report.figures import write_figures
 from undistill.report.files import AuditFiles, read_audits
 from undistill.report.page import REPORT, write_report
 from undistill.report.plots import check_trade_off, plot_spectra, plot_trade_off
@@ -19,5 +20,6 @@ __all__ = [
     "spectrum_table",
     "utility_notes",
     "utility_tables",
+    "write_figures",
     "write_report",
 ]

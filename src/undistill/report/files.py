@@ -1,4 +1,4 @@
-"""What an audit left on disk, read back: the result, the evidence beside it, and the learning curves of its students."""
+"""What an audit left on disk, read back: the result, the evidence, and the learning curves of its students."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -124,15 +124,16 @@ def teachers_of(shown: Sequence[Shown]) -> list[dict[str, Any]]:
     An audit that was made before there was evidence has the spectrum of its teacher at least.
     """
     found: dict[str, dict[str, Any]] = {}
-    audited = {one.result["teacher"]["fingerprint"]: one.label for one in shown}
+    audited: dict[str, str] = {}
+    for one in shown:  # a teacher that was audited twice is still one teacher
+        mark = one.result["teacher"]["fingerprint"]
+        audited[mark] = one.files.name if mark in audited else one.label
     for one in shown:
-        evidence = one.files.evidence
+        evidence, mark = one.files.evidence, one.result["teacher"]["fingerprint"]
         common = {"task": one.result["task"]["fingerprint"]}
         if evidence is None:
-            found.setdefault(
-                one.result["teacher"]["fingerprint"],
-                common | {"label": one.label, "undefended": False, "spectra": one.result["teacher"]["spectrum"]},
-            )
+            spectra = one.result["teacher"]["spectrum"]
+            found.setdefault(mark, common | {"label": audited[mark], "undefended": False, "spectra": spectra})
             continue
         common |= {"class_names": evidence["class_names"], "shown": evidence["shown"]}
         plain = evidence["undefended"]
@@ -140,8 +141,8 @@ def teachers_of(shown: Sequence[Shown]) -> list[dict[str, Any]]:
             label = audited.get(plain["fingerprint"], f"{plain['name']} (undefended)")
             found.setdefault(plain["fingerprint"], {**common, **plain, "label": label, "undefended": True})
             found[plain["fingerprint"]]["undefended"] = True
-        own = {**common, **evidence["audited"], "label": one.label, "undefended": plain is None}
-        found.setdefault(one.result["teacher"]["fingerprint"], own)
+        own = {**common, **evidence["audited"], "label": audited[mark], "undefended": plain is None}
+        found.setdefault(mark, own)
     return sorted(found.values(), key=lambda teacher: not teacher["undefended"])
 
 
@@ -154,9 +155,7 @@ def three_classes(teacher: Mapping[str, Any]) -> list[int]:
     clusters, shown = teacher["clusters"]["test"], teacher["shown"]
     spectra = teacher["spectra"]["test"]
     power = min(range(len(spectra["powers"])), key=lambda place: abs(spectra["powers"][place] - 0.25))
-    spread = {
-        index: line[power] for index, line in zip(spectra["classes"], spectra["cmi_per_class"], strict=True)
-    }
+    spread = {index: line[power] for index, line in zip(spectra["classes"], spectra["cmi_per_class"], strict=True)}
     widest = max(shown, key=lambda index: spread.get(index, -1.0))
     rows = [row for label, row in zip(clusters["labels"], clusters["log_probs"], strict=True) if label == widest]
     leaning = {

@@ -101,7 +101,7 @@ def _render(**context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": "{:+.2f}".format, "words": in_words, "embedded": _embedded}
+    environment.filters |= {"signed": _signed, "words": in_words, "embedded": _embedded}
     return environment.get_template("page.html").render(
         **context,
         version=version("undistill"),
@@ -111,6 +111,11 @@ def _render(**context: Any) -> str:
         script=(PARTS / "page.js").read_text(),
         plotly=offline.get_plotlyjs(),
     )
+
+
+def _signed(value: float) -> str:
+    """Two decimals with a sign, a minus that is as wide as a plus."""
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _embedded(value: Any) -> str:
@@ -178,7 +183,7 @@ def _settings(one: Shown) -> dict[str, str]:
 def _side_by_side(columns: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str], bool]]:
     """Rows of name, values, and whether all values are the same; in the order in which names first occur."""
     names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [(name, [column.get(name, "–") for column in columns]) for name in names]
+    rows = [(name, [column.get(name, "\N{EN DASH}") for column in columns]) for name in names]
     return [(name, values, len(set(values)) == 1) for name, values in rows]
 
 

@@ -68,6 +68,16 @@ function chart(place, traces, layout, height) {
   }, { displayModeBar: false, responsive: false });
 }
 
+// Ticks of a logarithmic axis at 1, 2 and 5 of each decade, or at decades where these are many.
+function log_axis(low, high) {
+  const decades = Math.log10(high / low), steps = decades > 2.5 ? [1] : [1, 2, 5], tickvals = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) for (const step of steps) {
+    const value = step * 10 ** power;
+    if (value >= low * 0.999 && value <= high * 1.001) tickvals.push(value);
+  }
+  return { type: "log", range: [Math.log10(low), Math.log10(high)], tickvals, ticktext: tickvals.map((value) => short(value)) };
+}
+
 const narrow = (place) => (printing ? 660 : place.clientWidth) < 620;
 const heading = (text, axis, y) => ({
   text: "<b>" + plain(text) + "</b>", xref: axis + " domain", yref: y || "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom",
@@ -191,7 +201,7 @@ figures.students = {
         hovertemplate: plain(KINDS[kind]) + ", epoch %{x}: %{y:.3g} nats<extra></extra>",
       });
     }
-    const positive = curves.every(([, curve]) => curve.loss.every((value) => value > 0));
+    const losses = curves.flatMap(([, curve]) => curve.loss), least = Math.min(...losses), most = Math.max(...losses);
     const grown = curves.length > 0;
     const layout = {
       grid: grown ? (column ? { rows: 3, columns: 1, pattern: "independent", ygap: 0.3 } : { rows: 1, columns: 3, pattern: "independent", xgap: 0.2 }) : undefined,
@@ -201,7 +211,7 @@ figures.students = {
       annotations: [heading("Test accuracy by seed", "x", "y domain")],
     };
     if (grown) {
-      Object.assign(layout, { xaxis2: { title: "epoch" }, yaxis2: { title: "%" }, xaxis3: { title: "epoch" }, yaxis3: { type: positive ? "log" : "linear", title: "nats" } });
+      Object.assign(layout, { xaxis2: { title: "epoch" }, yaxis2: { title: "%" }, xaxis3: { title: "epoch" }, yaxis3: { title: "nats", ...(least > 0 ? log_axis(least / 1.15, most * 1.15) : {}) } });
       layout.annotations.push(heading("Training accuracy", "x2", "y2 domain"), heading("Loss (of each its own)", "x3", "y3 domain"));
     } else {
       layout.annotations.push({ text: "No trials are stored beside this audit, so there are no learning curves.", xref: "paper", yref: "paper", x: 0.5, y: 0, yanchor: "top", yshift: -28 });
@@ -249,7 +259,7 @@ figures.forest = {
       const hues = own.map((cell) => several ? tone(index) : colour(OUTCOMES[cell.outcome].colour));
       return own.length && {
         x: own.map((cell) => cell.leak.mean), y: own.map((cell) => at[cell_row(cell)] + (several ? 0.62 * (0.5 - (index + 0.5) / data.audits.length) : 0)),
-        mode: "markers", marker: { color: hues, symbol: own.map((cell) => OUTCOMES[cell.outcome].shape), size: 9 },
+        mode: "markers", marker: { color: hues, symbol: own.map((cell) => OUTCOMES[cell.outcome].shape), size: 10 },
         customdata: own.map((cell) => plain(cell_name(cell)) + "<br>" + cell.outcome + ": " + signed(cell.leak.mean) + " [" + signed(cell.leak.low) + ", " + signed(cell.leak.high) + "]"),
         hovertemplate: "%{customdata}<extra></extra>",
         own, hues,
@@ -266,11 +276,12 @@ figures.forest = {
       }
       delete trace.own; delete trace.hues;
     }
-    const margins = unique(data.audits.map((audit) => audit.margin)), ink = colour("--ink"), soft = colour("--soft");
+    const margins = unique(data.audits.map((audit) => audit.margin)), xs = [0, ...margins, ...cells.flatMap((cell) => [cell.leak.low, cell.leak.high])];
+    const ends = [Math.min(...xs), Math.max(...xs)], ink = colour("--ink"), soft = colour("--soft");
     const line = (x, dash, hue) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: hue, width: 1.3, dash }, layer: "below" });
     chart(place, [...bars, ...traces], {
       margin: { l: 12, r: 14, t: 26, b: 12 },
-      xaxis: { title: "leak, points of test accuracy", tickformat: "+.2~f" },
+      xaxis: { title: "leak, points of test accuracy", tickformat: "+.2~f", range: [ends[0] - 0.04 * (ends[1] - ends[0]), ends[1] + 0.04 * (ends[1] - ends[0])] },
       yaxis: { tickvals: rows.map((_, index) => index), ticktext: rows.map((row) => plain(cut(label(row), length))), range: [-0.7, rows.length - 0.3], showgrid: true, ticks: "" },
       shapes: [line(0, "solid", ink), ...margins.map((margin) => line(margin, "dash", soft))],
       annotations: [{ text: "0", x: 0, yref: "paper", y: 1, yanchor: "bottom" }, ...margins.map((margin) => ({ text: "margin " + margin, x: margin, yref: "paper", y: 1, yanchor: "bottom", xanchor: "left" }))],
@@ -289,7 +300,8 @@ const at_high_T = (spectrum) => spectrum.cmi.map((value, at) => value / spectrum
 function hump(spectrum) {
   const values = at_high_T(spectrum), order = spectrum.powers.map((_, at) => at).sort((a, b) => spectrum.powers[a] - spectrum.powers[b]);
   const best = order.reduce((a, b) => values[b] > values[a] ? b : a, order[0]);
-  return best === order[0] || best === order[order.length - 1] || !values[best] ? null : { power: spectrum.powers[best], value: values[best] };
+  // On the plateau towards high T, rounding alone makes a largest value.
+  return values[best] > 1.02 * values[order[0]] && best !== order[order.length - 1] ? { power: spectrum.powers[best], value: values[best] } : null;
 }
 figures.spectrum = {
   draw(place) {
@@ -316,7 +328,7 @@ figures.spectrum = {
       }
     });
     // What lies four decades under the top teaches nobody, and would flatten the rest.
-    const floor = (top) => top > 0 ? { type: "log", range: [Math.log10(top) - 4, Math.log10(top) + 0.25], dtick: 1, exponentformat: "power" } : { range: [-0.1, 1] };
+    const floor = (top) => top > 0 ? log_axis(top / 1e4, top * 1.8) : { range: [-0.1, 1] };
     chart(place, traces, {
       grid: column ? { rows: 2, columns: 1, pattern: "independent", ygap: 0.28 } : { rows: 1, columns: 2, pattern: "independent", xgap: 0.16 },
       margin: { l: 12, r: 14, t: 32, b: 12 },
@@ -515,7 +527,8 @@ function hover_simplex(panel, event) {
 
 if (spread.length) {
   const plain_one = spread.find((teacher) => teacher.undefended) || spread[0];
-  const other = spread.find((teacher) => teacher !== plain_one && teacher.task === plain_one.task);
+  const others = spread.filter((teacher) => teacher !== plain_one && teacher.task === plain_one.task);
+  const other = others.find((teacher) => !teacher.undefended) || others[0];
   simplex.teachers = other ? [plain_one, other] : [plain_one];
   simplex.powers = [...plain_one.spectra.test.powers].sort((a, b) => b - a);
   simplex.corners = data.first_classes[plain_one.task].map((index) => plain_one.shown.indexOf(index)).filter((column) => column >= 0);
@@ -603,7 +616,7 @@ figures["trade-off"] = {
   draw(place) {
     const margin = data.audits[0].margin, points = data.trade_off;
     const traces = points.map((point, index) => ({
-      x: [point.leak.mean], y: [point.accuracy], mode: "markers+text", text: [plain(cut(point.label, 28))], textposition: "top center", cliponaxis: false,
+      x: [point.leak.mean], y: [point.accuracy], mode: "markers+text", text: [plain(cut(point.label, 28))], textposition: index % 2 ? "bottom center" : "top center", cliponaxis: false,
       marker: { color: tone(index), symbol: OUTCOMES[point.verdict].shape, size: 12 }, textfont: { color: colour("--ink"), size: 12.5 },
       error_x: { type: "data", symmetric: false, array: [point.leak.high - point.leak.mean], arrayminus: [point.leak.mean - point.leak.low], color: tone(index), thickness: 1.8, width: 0 },
       hovertemplate: plain(point.label) + "<br>accuracy %{y:.2f}%<br>largest leak " + signed(point.leak.mean) + " points, through " + plain(point.attack) + "<extra></extra>",
