@@ -57,7 +57,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/.demo-ready: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet -e '.[plot]'
+	$(BIN)/pip install --quiet -e '.[plot,report]'
 	@touch $@
 
 # Everything the demo needs is among the tools of development.

@@ -46,9 +46,10 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically. NaN and infinities are refused."""
-    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Write ``value`` as JSON, readable or ``compact``, atomically. NaN and infinities are refused."""
+    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    write_atomic(path, (json.dumps(value, allow_nan=False, **form) + "\n").encode())
 
 
 def json_number(value: int | float) -> int | float | None:

@@ -37,9 +37,10 @@ from undistill.files import write_json
 from undistill.settings import settings_of
 from undistill.tasks import Task, load_task
 from undistill.training import Progress, Recipe, defaults_for, train_teacher
-from undistill.utility import ServingTime, TeacherFacts, Utility, kept_serving, measure_teacher, measure_utility
+from undistill.utility import Evidence, ServingTime, TeacherFacts, evidence_json, kept_serving, observe
 
 MARK = "undistill.json"  # in the folder of an audit: whose it is
+EVIDENCE = "evidence.json"  # beside audit.json: what pictures need beyond it
 
 
 @runtime_checkable
@@ -192,14 +193,21 @@ def audit_all(
             for cell in judge(plan.measured(reference, store), margin=protocol.margin, alpha=protocol.alpha)
             if cell.outcome is not Outcome.LEAKS
         )
-        facts = [_measure(box, task, out) for box in boxes]
-        worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or _worth(reference, task, out))
+        plain_facts, plain_evidence = _observe(reference, task, out)
+        plain = Undefended(reference.name, plain_facts.utility)
         results = []
-        for box, found in zip(boxes, facts, strict=True):
+        for box in boxes:
+            if box.fingerprint == reference.fingerprint:
+                found = replace(plain_facts, name=box.name)
+                evidence = evidence_json(task.class_names, replace(plain_evidence, name=box.name))
+            else:
+                found, own = _observe(box, task, out, shown=plain_evidence.shown)
+                evidence = evidence_json(task.class_names, own, plain_evidence)
             cells = judge(plan.measured(box, store), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
             result = Audit(task, found, plain, protocol, cells)
-            write_json(audit_path(out, box.name, alone=len(boxes) == 1), result.to_json())
+            path = audit_path(out, box.name, alone=len(boxes) == 1)
+            write_json(path.with_name(EVIDENCE), evidence, compact=True)
+            write_json(path, result.to_json())
             results.append(result)
         return results
 
@@ -390,12 +398,8 @@ def _train_undefended(boxes: Sequence[BlackBox], task: Task, folder: Path, watch
     return LocalBlackBox("undefended", classifier)
 
 
-def _measure(box: BlackBox, task: Task, out: Path) -> TeacherFacts:
-    return measure_teacher(box, task, serving=_serving(box, task, out))
-
-
-def _worth(box: BlackBox, task: Task, out: Path) -> Utility:
-    return measure_utility(box, task, box.answers(task.test), serving=_serving(box, task, out))
+def _observe(box: BlackBox, task: Task, out: Path, shown: Sequence[int] | None = None) -> tuple[TeacherFacts, Evidence]:
+    return observe(box, task, shown=shown, serving=_serving(box, task, out))
 
 
 def _serving(box: BlackBox, task: Task, out: Path) -> ServingTime:

@@ -16,6 +16,7 @@ from rich.table import Table
 from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
+    Audit,
     Protocol,
     Verdict,
     audit_all,
@@ -39,11 +40,13 @@ from undistill.cli.options import (
 )
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES, CrossEntropy
-from undistill.errors import InputError, require, unknown_name
+from undistill.errors import InputError, MissingExtraError, require, unknown_name
 from undistill.information import spectrum_json
 from undistill.models import load_checkpoint
 from undistill.report import (
+    REPORT,
     audit_table,
+    check_page,
     check_plot,
     check_trade_off,
     cost_line,
@@ -53,6 +56,9 @@ from undistill.report import (
     spectrum_table,
     utility_notes,
     utility_tables,
+    write_figures,
+    write_measurements,
+    write_report,
 )
 from undistill.training import defaults_for, normal_folder, train_teacher
 from undistill.utility import check_partial_path, compare, plan_comparison, save_measurement
@@ -174,6 +180,7 @@ def measure(
     split: Literal["train", "validation", "test"] = "test",
     powers: tuple[float, ...] | None = None,
     plot: Path | None = None,
+    html: Path | None = None,
     save: Path | None = None,
     defences: OutputDefenceOptions | None = None,
     trust_import_path: bool = False,
@@ -196,6 +203,8 @@ def measure(
         Powers a = 1/T at which to measure; by default twenty from 1/100 to 8, or those of the partial results.
     plot: Path
         Draw the spectrum into this PNG, SVG or PDF file.
+    html: Path
+        Write a page with the spectrum, class by class, and with the clusters of answers, into this HTML file.
     save: Path
         Write what was measured into this .safetensors file, to be joined with others.
     trust_import_path: bool
@@ -207,6 +216,8 @@ def measure(
         check_partial_path(save)
     if plot is not None:
         check_plot(plot)
+    if html is not None:
+        check_page(html)
     grid, files = grid_of(powers), find_files(teacher)
     defences = defences or OutputDefenceOptions()
     if files:
@@ -236,6 +247,8 @@ def measure(
         save_measurement(found, save)
     if plot is not None:
         plot_spectra({found.name: spectrum}, plot)
+    if html is not None:
+        write_measurements({found.name: found}, html)
     if json_:
         about = {
             "name": found.name,
@@ -379,8 +392,8 @@ def audit(
 ) -> int:
     """Audit teachers: does it leak, through which attack, how sure are we?
 
-    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers). Finished trials are kept in OUT/trials: the same
-    command again runs only what is missing.
+    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers) and OUT/report.html. Finished trials are kept in
+    OUT/trials: the same command again runs only what is missing.
 
     Parameters
     ----------
@@ -482,10 +495,52 @@ def audit(
             markup=False,
         )
         _say_defences(console, result.teacher.output_defences)
-        path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
-        console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Details: {_result_path(out, audits, result)}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(_report_line([_result_path(out, audits, result) for result in audits], out / REPORT), soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
     return LEAKED if fail_on == "leaks" and leaked else 0
+
+
+def _result_path(out: Path, audits: Sequence[Audit], result: Audit) -> Path:
+    return audit_path(out, result.teacher.name, alone=len(audits) == 1)
+
+
+def _report_line(places: Sequence[Path], path: Path) -> str:
+    """Write the report; where it is. An audit is finished all the same where what the page needs is not installed."""
+    try:
+        return escape(f"Report: {write_report(places, path)}")
+    except MissingExtraError as error:
+        return f"[yellow]{escape(f'No report: {error}, then: undistill report {path.parent}')}[/yellow]"
+
+
+@app.command
+def report(
+    folder: list[Path],
+    *,
+    out: Path | None = None,
+    figures: Literal["pdf", "svg", "png"] | None = None,
+) -> int:
+    """Make the report of an audit anew, or compare several audits side by side: teachers, defences, versions, budgets.
+
+    Trains and asks nothing: all is read from the files of the audits.
+
+    Parameters
+    ----------
+    folder: list[Path]
+        Folders that were given to `undistill audit --out`, or `audit.json` files.
+    out: Path
+        The page; by default DIR/report.html, or report.html in the current folder for several.
+    figures: Literal["pdf", "svg", "png"]
+        Also draw figures for a paper, one column wide, into the folder `figures` beside the page.
+    """
+    path = write_report(folder, out)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"Report: {path}", markup=False)
+    if figures is not None:
+        for file in write_figures(folder, path.parent / "figures", figures):
+            console.print(f"Figure: {file}", markup=False)
+    return 0
 
 
 @app.command

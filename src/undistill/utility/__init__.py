@@ -12,6 +12,16 @@ from undistill.utility.comparison import (
     difference,
     plan_comparison,
 )
+from undistill.utility.evidence import (
+    Bin,
+    Clusters,
+    Evidence,
+    evidence_json,
+    evidence_of,
+    reliability,
+    risk_coverage,
+    widest_classes,
+)
 from undistill.utility.measurement import (
     PARTIAL_SCHEMA,
     AnswerSource,
@@ -40,6 +50,7 @@ from undistill.utility.teacher import (
     check_other_task,
     measure_teacher,
     measure_utility,
+    observe,
 )
 
 __all__ = [
@@ -47,8 +58,11 @@ __all__ = [
     "PARTIAL_SCHEMA",
     "SCHEMA",
     "AnswerSource",
+    "Bin",
+    "Clusters",
     "Comparison",
     "Difference",
+    "Evidence",
     "Group",
     "Measurement",
     "Origin",
@@ -67,6 +81,8 @@ __all__ = [
     "compare",
     "confidence",
     "difference",
+    "evidence_json",
+    "evidence_of",
     "join_measurements",
     "kept_serving",
     "load_measurement",
@@ -74,9 +90,13 @@ __all__ = [
     "measure_serving",
     "measure_teacher",
     "measure_utility",
+    "observe",
     "origin_of",
     "plan_comparison",
     "quality",
+    "reliability",
+    "risk_coverage",
     "risk_coverage_area",
     "save_measurement",
+    "widest_classes",
 ]

@@ -29,6 +29,7 @@ from undistill.information import (
     spectrum_compute,
 )
 from undistill.information.spectrum import accumulate, check_outputs, zero_sums
+from undistill.utility.evidence import LARGEST_CLUSTERS, class_spectra_json, sample_clusters, widest_classes
 
 PARTIAL_SCHEMA = "undistill.partial/1"
 _SUMS = tuple(field.name for field in fields(SpectrumSums) if field.name != "powers")
@@ -89,6 +90,18 @@ class Measurement:
     def spectrum(self) -> Spectrum:
         """CMI at every power."""
         return spectrum_compute(self.sums)
+
+    def evidence(self) -> dict[str, Any]:
+        """What pictures need, in the form of a teacher of ``evidence.json``: its one split is called ``test``, and
+        classes are called by their numbers."""
+        spectrum = self.spectrum
+        shown = widest_classes(spectrum, LARGEST_CLUSTERS)
+        return {
+            "class_names": [str(index) for index in range(len(self.right))],
+            "shown": list(shown),
+            "spectra": {"test": class_spectra_json(spectrum)},
+            "clusters": {"test": sample_clusters(self.sample.log_probs, self.sample.labels, shown).to_json()},
+        }
 
 
 def measure_answers(

@@ -1,5 +1,6 @@
 """What is measured of one teacher."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from undistill.files import json_number
 from undistill.information import Spectrum, spectrum_compute, spectrum_json, spectrum_update
 from undistill.tasks import Task, check_same_shape
 from undistill.training import accuracy
+from undistill.utility.evidence import Evidence, evidence_of
 from undistill.utility.origin import origin_of
 from undistill.utility.quality import Quality, auroc, confidence, quality
 from undistill.utility.serving import ServingTime, measure_serving
@@ -127,7 +129,41 @@ def measure_teacher(
     """
     if other is not None:
         check_other_task(other, task)
+    return _facts(box, task, box.answers(task.train), box.answers(task.test), other, serving)
+
+
+def observe(
+    box: BlackBox, task: Task, *, shown: Sequence[int] | None = None, serving: ServingTime | None = None
+) -> tuple[TeacherFacts, Evidence]:
+    """Measure a teacher as :func:`measure_teacher` does, and keep of the same answers what pictures need.
+
+    Args:
+        box: the teacher, with whatever is done to its answers.
+        task: what it is for.
+        shown: classes of which clusters are kept; by default those that this teacher spreads most.
+        serving: how long its answers take, if that was measured before.
+    """
     train, test = box.answers(task.train), box.answers(task.test)
+    facts = _facts(box, task, train, test, None, serving)
+    evidence = evidence_of(
+        box.name,
+        box.fingerprint,
+        {"train": train, "test": test},
+        {"train": task.train.labels, "test": task.test.labels},
+        {"train": facts.train, "test": facts.test},
+        shown=shown,
+    )
+    return facts, evidence
+
+
+def _facts(
+    box: BlackBox,
+    task: Task,
+    train: Float[Tensor, "n classes"],
+    test: Float[Tensor, "m classes"],
+    other: Task | None,
+    serving: ServingTime | None,
+) -> TeacherFacts:
     return TeacherFacts(
         name=box.name,
         fingerprint=box.fingerprint,
