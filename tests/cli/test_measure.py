@@ -256,6 +256,7 @@ def test_a_teacher_is_saved_with_its_output_defences(run, teacher, tmp_path):
         (["all.npz", "no.safetensors"], "there is no file 'no.safetensors'"),
         (["all.npz", "--save", "all.json"], "'all.json' must end in .safetensors"),
         (["all.npz", "--save", "/dev/null/all.safetensors"], "/dev/null"),
+        (["all.npz", "--html", "all.pdf"], "'all.pdf' must end in .html"),
         (["all.npz", "--plot", "all.jpg"], "'all.jpg' must end in one of .png, .svg, .pdf"),
         (["all.npz", "wide.npz"], "all.npz and wide.npz cannot be measured together: they have 4 and 5 classes"),
     ],
@@ -268,3 +269,8 @@ def test_files_that_cannot_be_measured_together(refused, parts, tokens, words):
 def test_a_checkpoint_is_named_by_its_folder(refused, teacher):
     said = refused("measure", teacher / "model.safetensors")
     assert "is no partial result of `undistill measure --save` (undistill.partial/1); of a checkpoint, name the" in said
+
+
+def test_a_page_is_written(run, parts):
+    assert run("measure", "part-*.npz", "--html", "spectrum.html").status == 0
+    assert "Spectrum of part-0.npz and 2 more" in (parts / "spectrum.html").read_text()
