@@ -166,8 +166,17 @@ def make_audit(
         mark = fingerprint if who == name else "0" * 64
         found[who] = evidence_of(who, mark, answers, {"train": labels, "test": labels}, spectra)
     utility = {
-        "n": len(labels), "accuracy": 91.25, "nll": 0.31, "zero_truths": 0, "ece": 0.02, "brier": 0.12,
-        "auroc": 0.91, "aurc": 0.011, "undefined": {}, "other_task": None, "training_seconds": 100.0,
+        "n": len(labels),
+        "accuracy": 91.25,
+        "nll": 0.31,
+        "zero_truths": 0,
+        "ece": 0.02,
+        "brier": 0.12,
+        "auroc": 0.91,
+        "aurc": 0.011,
+        "undefined": {},
+        "other_task": None,
+        "training_seconds": 100.0,
         "serving": {"seconds_per_1000": 0.4, "batch": 64, "repetitions": 7, "hardware": "cpu", "threads": 1},
     }
     utility["serving"]["torch"] = torch.__version__
@@ -179,29 +188,42 @@ def make_audit(
         "schema": SCHEMA,
         "task": {"name": "invented", "fingerprint": "7" * 64, "source": {"name": "invented", "classes": classes}},
         "teacher": {
-            "name": name, "fingerprint": fingerprint, "output_defences": [], "accuracy": worth[name]["accuracy"],
-            "train_accuracy": 99.5, "utility": worth[name], "spectrum": spectrum,
+            "name": name,
+            "fingerprint": fingerprint,
+            "output_defences": [],
+            "accuracy": worth[name]["accuracy"],
+            "train_accuracy": 99.5,
+            "utility": worth[name],
+            "spectrum": spectrum,
         },
         "undefended": {"name": "ce", "accuracy": 90.5, "utility": worth["ce"]},
         "verdict": verdict,
         "sentence": f"The audit of {name} shows: {verdict}, in {len(cells)} cells of {seeds} seeds.",
         "detectable": 0.6,
         "threat_card": {
-            "access": "the probabilities of all classes", "output_defences": [], "data": "the training images",
-
-                "labels": "known",
-                "queries": "about a new view in every epoch",
-                "queries_per_knockoff": budget or 50_000
-            ,
-            "tuning": dict.fromkeys(names, 3), "students": architectures,
+            "access": "the probabilities of all classes",
+            "output_defences": [],
+            "data": "the training images",
+            "labels": "known",
+            "queries": "about a new view in every epoch",
+            "queries_per_knockoff": budget or 50_000,
+            "tuning": dict.fromkeys(names, 3),
+            "students": architectures,
         },
         "protocol": {
-            "students": architectures, "recipe": recipe, "access": "full",
+            "students": architectures,
+            "recipe": recipe,
+            "access": "full",
             "data": {"name": "train", "sentence": "the training images", "controls": "the training images"},
             "queries": {"mode": "fresh-views", "views": 8, "budget": budget},
             "attacks": [[{"name": attack, "temperature": 4.0, "code": "c" * 64}] for attack in names],
-            "smoothings": [0.0, 0.1], "placebo_smoothings": [0.1], "seeds": seeds, "first_seed": 0,
-            "tuning_seeds": 1, "margin": 0.5, "alpha": 0.025,
+            "smoothings": [0.0, 0.1],
+            "placebo_smoothings": [0.1],
+            "seeds": seeds,
+            "first_seed": 0,
+            "tuning_seeds": 1,
+            "margin": 0.5,
+            "alpha": 0.025,
         },
         "cells": cells,
     }
@@ -213,3 +235,14 @@ def make_audit(
     (out / "evidence.json").write_text(json.dumps(evidence_json(shown, found[name], plain)))
     (out / "audit.json").write_text(json.dumps(result | (changes or {})))
     return out
+
+
+if __name__ == "__main__":
+    from rich.console import Console
+
+    from benchmarks.__main__ import as_table, describe_setting
+
+    console = Console()
+    for key, value in describe_setting().items():
+        console.print(f"{key}: {value}", highlight=False)
+    console.print(as_table(large_report()))
