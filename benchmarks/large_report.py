@@ -235,3 +235,14 @@ def make_audit(
     (out / "evidence.json").write_text(json.dumps(evidence_json(shown, found[name], plain)))
     (out / "audit.json").write_text(json.dumps(result | (changes or {})))
     return out
+
+
+if __name__ == "__main__":
+    from rich.console import Console
+
+    from benchmarks.__main__ import as_table, describe_setting
+
+    console = Console()
+    for key, value in describe_setting().items():
+        console.print(f"{key}: {value}", highlight=False)
+    console.print(as_table(large_report()))

@@ -26,7 +26,7 @@ class Reader(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.rows, self.table, self.scripts, self.depth = {}, None, [], 0
+        self.rows, self.table, self.scripts = {}, None, []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -61,10 +61,10 @@ def result_of(folder):
 
 def test_the_numbers_on_the_page_are_those_of_the_audit(made, page):
     text, result = page.read_text(), result_of(made)
-    head, *rows = Reader(text).rows["all-cells"]
+    head, *rows = [[value.strip() for value in row] for row in Reader(text).rows["all-cells"]]
     assert len(rows) == len(result["cells"]) == 6
     for row, cell in zip(rows, result["cells"], strict=True):
-        found = dict(zip(head, (value.strip().replace(MINUS, "-") for value in row), strict=True))
+        found = dict(zip(head, (value.replace(MINUS, "-") for value in row), strict=True))
         assert (found["attack"], found["student"]) == (cell["attack"], cell["student"])
         assert found["outcome"] == cell["outcome"]
         for name in ("knockoff", "LS", "placebo"):

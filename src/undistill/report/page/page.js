@@ -586,7 +586,7 @@ figures.reliability = {
       const index = data.teachers.indexOf(teacher), bins = teacher.reliability || [], n = bins.reduce((sum, bin) => sum + bin.n, 0);
       traces.push({
         x: bins.map((bin) => bin.confidence), y: bins.map((bin) => bin.accuracy), mode: "lines+markers", line: { color: tone(index), width: 1.6 },
-        marker: { symbol: shape(index), color: tone(index), size: bins.map((bin) => 5 + 15 * Math.sqrt(bin.n / n)), opacity: 0.85 }, text: bins.map((bin) => bin.n),
+        marker: { symbol: shape(index), color: tone(index), size: bins.map((bin) => 5 + 15 * Math.sqrt(bin.n / n)), opacity: 0.85 }, cliponaxis: false, text: bins.map((bin) => bin.n),
         hovertemplate: plain(teacher.label) + "<br>confidence %{x:.1%}, right %{y:.1%}<br>%{text} answers<extra></extra>",
       });
     });
