@@ -17,9 +17,11 @@ def command_of(result: Mapping[str, Any]) -> str:
     Args:
         result: the content of ``audit.json``.
     """
-    return shlex.join(
-        ["undistill", "audit", result["teacher"]["name"], *(word for words in _options(result) for word in words)]
-    )
+    teacher = result["teacher"]
+    name = teacher["name"]
+    for defence in reversed(teacher["output_defences"]):  # which are added to the name, and named as options
+        name = name.removesuffix(f"+{defence['name']}")
+    return shlex.join(["undistill", "audit", name, *(word for words in _options(result) for word in words)])
 
 
 def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
