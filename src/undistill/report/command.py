@@ -51,8 +51,8 @@ def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for name in ("seeds", "tuning_seeds", "margin", "alpha"):
         yield [f"--{name.replace('_', '-')}", str(protocol[name])]
     for name, value in protocol["recipe"].items():
-        values = value if isinstance(value, list) else [value]
-        yield [f"--{name.replace('_', '-')}", *map(str, values)]
+        for each in value if isinstance(value, list) else [value]:
+            yield [f"--{name.replace('_', '-')}", str(each)]
     if result["undefended"]["name"] not in (teacher["name"], "undefended"):
         yield ["--undefended", result["undefended"]["name"]]
 

@@ -215,11 +215,11 @@ def _clusters(teachers: Sequence[Mapping[str, Any]], path: Path) -> None:
     chosen = three_classes(teachers[0])
     with drawn(path, (COLUMN, 1.15 * len(teachers) + 0.2), grid=False, style=STYLE) as figure:
         grid = figure.subplots(len(teachers), len(TEMPERATURES), squeeze=False)
+        for axes, temperature in zip(grid[0], TEMPERATURES, strict=True):
+            axes.set_title(f"T = {temperature:g}")
         for row, teacher in zip(grid, teachers, strict=True):
             for axes, temperature in zip(row, TEMPERATURES, strict=True):
                 _simplex(axes, teacher, chosen, 1 / temperature)
-                if row is grid[0]:
-                    axes.set_title(f"T = {temperature:g}")
             row[0].text(-0.25, 0.43, _cut(teacher["label"], 20), rotation=90, va="center", ha="center")
 
 
