@@ -242,9 +242,10 @@ def _simplex(axes: Any, teacher: Mapping[str, Any], chosen: Sequence[int], power
         if points[place]:
             x, y = zip(*points[place], strict=True)
             axes.scatter(x, y, s=5, alpha=0.5, marker=SHAPES[place], color=COLOURS[place], linewidths=0)
-        x, y = CORNERS[place]
-        axes.text(x, y + (0.04 if y else -0.04), _cut(teacher["class_names"][index], 12), fontsize=6, ha="center",
-                  va="bottom" if y else "top", color=COLOURS[place])  # fmt: skip
+        across, up = CORNERS[place]
+        name, above = _cut(teacher["class_names"][index], 12), up > 0
+        look: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "bottom" if above else "top"}
+        axes.text(across, up + (0.04 if above else -0.04), name, color=COLOURS[place], **look)
     axes.set_aspect("equal")
     axes.axis("off")
 
