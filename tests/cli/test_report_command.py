@@ -23,7 +23,7 @@ def test_an_audit_ends_in_a_report_that_can_be_made_anew(run, quick, tmp_path):
 
 
 def test_the_command_of_a_report_reproduces_the_audit(run, quick, teacher, tmp_path):
-    more = ["--attack", "dist", "--attack", "kd-infinite", "--access", "decimals:3", "--query-mode", "cached-views"]
+    more = ["--attack", "dist", "--attack", "kd-infinite", "--query-mode", "cached-views"]
     assert run(*quick, *more, "--views", "2", "--output-defence", "rounding:places=2").status == 0
     path = tmp_path / "out" / "audit.json"
     first = json.loads(path.read_text())

@@ -127,7 +127,7 @@ def check_text(tab, width):
 def test_no_text_lies_over_another(opened, page, width):
     tab = opened(page, width, bypass=True)
     check_text(tab, width)
-    tab.add_style_tag(content="#forest { margin-top: -40px }")  # a text that does
+    tab.add_style_tag(content="#forest-title { position: relative; top: 40px }")  # one that does
     assert tab.evaluate(OVERLAPS)["found"]
 
 

@@ -20,7 +20,7 @@ def test_figures_are_one_column_wide_with_text_that_stays_text(made, tmp_path):
         assert "$\\mathdefault" not in path.read_text()
     assert {"attack-0, resnet8", "leak, points of test accuracy"} <= texts(tmp_path / "figures" / "leak-by-attack.svg")
     assert '"quoted", $x$' in texts(tmp_path / "figures" / "classes.svg")
-    assert {"T = 1", "T = 4", "T = 20", "<script>hacked = 1</script>"} <= texts(tmp_path / "figures" / "clusters.svg")
+    assert {"T = 1", "T = 4", "T = 20", "<script>hac…"} <= texts(tmp_path / "figures" / "clusters.svg")
 
 
 def test_several_audits_have_a_trade_off_and_a_curve_over_queries(several, tmp_path):

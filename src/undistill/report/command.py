@@ -17,9 +17,11 @@ def command_of(result: Mapping[str, Any]) -> str:
     Args:
         result: the content of ``audit.json``.
     """
-    return shlex.join(
-        ["undistill", "audit", result["teacher"]["name"], *(word for words in _options(result) for word in words)]
-    )
+    teacher = result["teacher"]
+    name = teacher["name"]
+    for defence in reversed(teacher["output_defences"]):  # which are added to the name, and named as options
+        name = name.removesuffix(f"+{defence['name']}")
+    return shlex.join(["undistill", "audit", name, *(word for words in _options(result) for word in words)])
 
 
 def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -49,8 +51,8 @@ def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for name in ("seeds", "tuning_seeds", "margin", "alpha"):
         yield [f"--{name.replace('_', '-')}", str(protocol[name])]
     for name, value in protocol["recipe"].items():
-        values = value if isinstance(value, list) else [value]
-        yield [f"--{name.replace('_', '-')}", *map(str, values)]
+        for each in value if isinstance(value, list) else [value]:
+            yield [f"--{name.replace('_', '-')}", str(each)]
     if result["undefended"]["name"] not in (teacher["name"], "undefended"):
         yield ["--undefended", result["undefended"]["name"]]
 

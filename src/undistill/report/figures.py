@@ -40,6 +40,7 @@ OUTCOMES = {
 }
 TEMPERATURES = (1.0, 4.0, 20.0)
 CLASSES = 12
+LONGEST = 40  # characters of a label; what is longer would leave no room for the figure
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.5, math.sqrt(3) / 2))
 
 
@@ -100,10 +101,10 @@ def _matrix(shown: Sequence[Shown], cells: Sequence[Mapping[str, Any]], path: Pa
         image = axes.imshow(values, cmap=colours, vmin=-most, vmax=most, aspect="auto")
         for column, row, outcome in marks:
             axes.scatter(column, row, s=12, marker=OUTCOMES[outcome][1], color="black", linewidths=0.7)
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_yticks(range(len(rows)), [_cut(row, 24) for row in rows])
         several = len(shown) > 1
         names = [
-            "\n".join(filter(None, [student, data, shown[audit].label if several else ""]))
+            "\n".join(_cut(name, 24) for name in (student, data, shown[audit].label if several else "") if name)
             for audit, data, student in columns
         ]
         axes.set_xticks(range(len(columns)), names, rotation=90 if len(columns) > 4 else 0)
@@ -139,9 +140,18 @@ def _forest(shown: Sequence[Shown], cells: Sequence[Mapping[str, Any]], path: Pa
             )
             for cell in ordered
         ]
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [_cut(name) for name in names])
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlabel("leak, points of test accuracy", loc="right")
+
+
+def _cut(label: str, longest: int = LONGEST) -> str:
+    """A label that leaves room for the figure.
+
+    >>> _cut("a long name", 7)
+    'a long…'
+    """
+    return label if len(label) <= longest else label[: longest - 1] + "…"
 
 
 def _look(index: int) -> dict[str, Any]:
@@ -193,7 +203,7 @@ def _classes(teachers: Sequence[Mapping[str, Any]], path: Path) -> None:
         for place, teacher in enumerate(teachers):
             points = [(value, row) for row, name in enumerate(names) if (value := largest[name][place]) is not None]
             axes.plot(*zip(*points, strict=True), linestyle="none", label=teacher["label"], **_look(place))
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [_cut(name, 24) for name in names])
         axes.invert_yaxis()
         axes.set(xlabel="supremum of a class's CMI, nats")
         axes.set_xlim(left=0)
@@ -205,12 +215,12 @@ def _clusters(teachers: Sequence[Mapping[str, Any]], path: Path) -> None:
     chosen = three_classes(teachers[0])
     with drawn(path, (COLUMN, 1.15 * len(teachers) + 0.2), grid=False, style=STYLE) as figure:
         grid = figure.subplots(len(teachers), len(TEMPERATURES), squeeze=False)
+        for axes, temperature in zip(grid[0], TEMPERATURES, strict=True):
+            axes.set_title(f"T = {temperature:g}")
         for row, teacher in zip(grid, teachers, strict=True):
             for axes, temperature in zip(row, TEMPERATURES, strict=True):
                 _simplex(axes, teacher, chosen, 1 / temperature)
-                if row is grid[0]:
-                    axes.set_title(f"T = {temperature:g}")
-            row[0].text(-0.25, 0.43, teacher["label"], rotation=90, va="center", ha="center")
+            row[0].text(-0.25, 0.43, _cut(teacher["label"], 20), rotation=90, va="center", ha="center")
 
 
 def _simplex(axes: Any, teacher: Mapping[str, Any], chosen: Sequence[int], power: float) -> None:
@@ -232,9 +242,10 @@ def _simplex(axes: Any, teacher: Mapping[str, Any], chosen: Sequence[int], power
         if points[place]:
             x, y = zip(*points[place], strict=True)
             axes.scatter(x, y, s=5, alpha=0.5, marker=SHAPES[place], color=COLOURS[place], linewidths=0)
-        x, y = CORNERS[place]
-        axes.text(x, y + (0.04 if y else -0.04), teacher["class_names"][index], fontsize=6, ha="center",
-                  va="bottom" if y else "top", color=COLOURS[place])  # fmt: skip
+        across, up = CORNERS[place]
+        name, above = _cut(teacher["class_names"][index], 12), up > 0
+        look: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "bottom" if above else "top"}
+        axes.text(across, up + (0.04 if above else -0.04), name, color=COLOURS[place], **look)
     axes.set_aspect("equal")
     axes.axis("off")
 
