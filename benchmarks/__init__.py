@@ -9,6 +9,8 @@ from collections.abc import Callable
 from benchmarks.attack_step import attack_step
 from benchmarks.cmim_loss import cmim_loss
 from benchmarks.cmim_step import cmim_step
+from benchmarks.packing import packing
+from benchmarks.plain_way import plain_way
 from benchmarks.precision import precision
 from benchmarks.running import running
 from benchmarks.spectrum import spectrum
@@ -25,6 +27,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "attack-step": attack_step,
     "precision": precision,
     "running": running,
+    "packing": packing,
+    "plain-way": plain_way,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]

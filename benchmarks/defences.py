@@ -159,7 +159,7 @@ def run(
                         loaded,
                         out=folder,
                         names=[slug(label) for label in members],
-                        protocol=protocol(attacks=grids, data=QUERY_DATA[name], first_seed=students * seed),
+                        protocol=protocol(attacks=grids, data=(QUERY_DATA[name],), first_seed=students * seed),
                         undefended=boxes[UNDEFENDED, seed],
                         workers=workers,
                         watcher=watcher,
@@ -226,11 +226,11 @@ def as_record(
             teacher["validation_accuracy"] = accurate
         entries[label] = {"label": label, "teachers": teachers, "cells": {}}
     for regime, by_seed in results.items():
-        weak: frozenset[tuple[str, str]] = frozenset()
+        weak: frozenset[tuple[str, str, str]] = frozenset()
         for label in labels:  # the undefended one first
             cells = judge_teachers([found[label] for found in by_seed], weak)
             if label == UNDEFENDED:
-                weak = frozenset((cell.attack, cell.student) for cell in cells if cell.outcome is not Outcome.LEAKS)
+                weak = frozenset(cell.key for cell in cells if cell.outcome is not Outcome.LEAKS)
             entries[label]["cells"][regime] = [cell_json(cell) for cell in cells]
     record = {
         "setting": setting,
@@ -241,7 +241,7 @@ def as_record(
     return record | {"correlations": {regime: correlations(record, regime) for regime in regimes}}
 
 
-def judge_teachers(audits: Sequence[Audit], weak: frozenset[tuple[str, str]]) -> tuple[Cell, ...]:
+def judge_teachers(audits: Sequence[Audit], weak: frozenset[tuple[str, str, str]]) -> tuple[Cell, ...]:
     """One defence's cells over its teachers: a pair of knockoffs and controls is the mean over a teacher's students."""
     protocol = audits[0].protocol
     cells = [

@@ -146,6 +146,14 @@ def test_bad_settings_are_refused_with_words(kind):
 
 
 @every_setting
+def test_an_attack_that_reads_labels_only_says_so(attack):
+    logits, log_probs, labels = draw(attack)
+    labels = labels.roll(1)  # wrong ones, of which an attack may yet use the answer's probability
+    told = torch.equal(attack.loss(logits, log_probs, labels), attack.loss(logits, top_k(log_probs, 1), labels))
+    assert told is attack.label_only
+
+
+@every_setting
 @every_size
 def test_one_value_per_example_in_float32(attack, batch, classes):
     logits, log_probs, labels = draw(attack, batch, classes)
@@ -255,3 +263,20 @@ def test_labels_are_read_if_and_only_if_they_are_needed(kind):
         for attack in kind.grid()
     ]
     assert any(changes) if kind.needs_labels else not any(changes)
+
+
+ROW_WISE = [attack for attack in (param.values[0] for param in SETTINGS) if vars(type(attack)).get("row_wise")]
+
+
+@pytest.mark.parametrize("attack", ROW_WISE, ids=str)
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_a_loss_that_claims_to_look_at_rows_alone_does(attack, answers):
+    logits, log_probs, labels = draw(attack, batch=12)
+    log_probs = ANSWERS[answers](log_probs)
+    loss = attack.start(10, seed=0)
+    loss.begin_epoch(0, 10)
+    whole = loss(logits, log_probs, labels)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    for rows in (*order.split(5), *order.split(1)):
+        part = loss(logits[rows], log_probs[rows], labels[rows])
+        torch.testing.assert_close(part, whole[rows], rtol=1e-5, atol=1e-5)

@@ -101,7 +101,7 @@ def test_a_view_is_asked_about_once_for_all_attacks_and_students(task, choosing,
     audit(counting_box, task, out=tmp_path, protocol=protocol, undefended=teachers / "ce", workers=1)
     views = protocol.seeds * protocol.recipe.epochs * len(task.train)
     timed = 8 * QUERY_BATCH
-    clean = len(task.test) + len(task.train) + len(task.test) + timed  # once for all knockoffs, and for the facts
+    clean = len(task.test) + sum(map(len, task.splits.values())) + timed  # once for all knockoffs, and for the facts
     assert counting_box.asked == views + clean + 4 * CHECKED_IMAGES
 
 
@@ -126,10 +126,12 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
     assert stored_outcomes(tmp_path / "one") == stored_outcomes(tmp_path / "two")
 
 
-def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, teachers, tmp_path, monkeypatch):
+def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, counting_box, tmp_path, monkeypatch):
     seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(EXECUTION, "run_pack", lambda pack, *_: [seen.append(torch.get_num_threads()) or {}])
-    plan, store = Plan(task, protocol, []), Store(tmp_path)
+    monkeypatch.setattr(
+        EXECUTION, "run_pack", lambda trials, *_: [seen.append(torch.get_num_threads()) or {} for _ in trials]
+    )
+    plan, store = Plan(task, protocol, [counting_box]), Store(tmp_path)
     try:
         torch.set_num_threads(2)
         with Pool([task], [], AnswerCache(tmp_path), 1) as pool:
@@ -154,7 +156,9 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 
     def full(descriptor):
         synced.append(descriptor)
-        if len(synced) > 5:
+        if (
+            len(synced) > 1 + 1 + 2 * 2 + 1 + 3
+        ):  # the mark and the state, the answers to two seeds' epochs and to the test
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -162,7 +166,7 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
         patch.setattr("undistill.files.os.fsync", full)
         with pytest.raises(InputError, match="the disk is full"):
             audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1)
-    assert len(list((tmp_path / "trials").iterdir())) == 3  # after the mark of the folder and the state
+    assert len(list((tmp_path / "trials").iterdir())) == 3
     audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1, watcher=recorder)
     assert len(recorder.trials) == 3
 
@@ -173,7 +177,8 @@ def test_a_full_disk_loses_nothing(task, protocol, teachers, tmp_path, recorder,
 def test_a_teacher_that_says_it_was_trained_with_cross_entropy_is_the_undefended_one(finished):
     out, (ce, cmim) = finished
     assert not (out / "undefended").exists()
-    assert ce.undefended == cmim.undefended == Undefended("ce", ce.teacher.utility)
+    assert ce.undefended == cmim.undefended == Undefended("ce", ce.teacher.utility, cmim.undefended.cells)
+    assert [cell.leak for cell in ce.undefended.cells] == [cell.leak for cell in ce.cells], "it is itself one of them"
 
 
 def test_without_one_an_undefended_teacher_is_trained_like_the_audited_one(

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from undistill.audit import Accuracies, Cell, Leak, Measured, Outcome, Verdict, judge, verdict_of
+from undistill.errors import InputError
+from undistill.statistics import example_interval, smallest_detectable
 
 ZERO = (90.0, 90.0, 90.0, 90.0)
 
@@ -23,7 +27,7 @@ def outcome_of(leaks, *, margin=0.5, alpha=0.025, weak=frozenset()):
 
 
 CLEAR_LEAK, NO_LEAK, UNCLEAR = (2.0, 2.2, 1.9, 2.1), (0.1, -0.1, 0.05, -0.1), (2.0, -2.0, 1.5, -1.0)
-WEAK = frozenset({("kd", "mlp-4")})
+WEAK = frozenset({("kd", "mlp-4", "train")})
 
 
 @pytest.mark.parametrize(
@@ -34,8 +38,12 @@ WEAK = frozenset({("kd", "mlp-4")})
         (UNCLEAR, frozenset(), Outcome.INCONCLUSIVE),
         (CLEAR_LEAK, WEAK, Outcome.LEAKS),
         (NO_LEAK, WEAK, Outcome.TOO_WEAK),
-        (UNCLEAR, WEAK, Outcome.TOO_WEAK),
-        (NO_LEAK, frozenset({("kd", "mlp-8"), ("dkd", "mlp-4")}), Outcome.NO_LEAK_FOUND),
+        (UNCLEAR, WEAK, Outcome.INCONCLUSIVE),
+        (
+            NO_LEAK,
+            frozenset({("kd", "mlp-8", "train"), ("dkd", "mlp-4", "train"), ("kd", "mlp-4", "fresh")}),
+            Outcome.NO_LEAK_FOUND,
+        ),
     ],
 )
 def test_outcome_of_a_cell(leaks, weak, outcome):
@@ -59,22 +67,53 @@ def test_numbers_of_a_leak_are_those_of_scipy():
     assert cell.leak.high == pytest.approx(high)
 
 
-@pytest.mark.parametrize(("ls", "placebo", "control"), [(91.0, 90.0, "ls"), (90.0, 91.0, "placebo"), (90, 90, "ls")])
+CHOICES = [(91.0, 90.0, "ls"), (90.0, 91.0, "placebo"), (90, 90, "ls")]
+
+
+def with_controls(knockoff, ls, placebo):
+    return Measured("kd", "mlp-4", knockoff, ls, placebo, 95.0, 10)
+
+
+@pytest.mark.parametrize(("ls", "placebo", "control"), CHOICES)
 def test_the_control_is_chosen_on_validation_whatever_the_test_says(ls, placebo, control):
-    better_on_test = {"ls": 80.0, "placebo": 80.0} | {control: 70.0}
-    cell = Measured(
-        "kd",
-        "mlp-4",
+    on_test = {"ls": 72.0, "placebo": 72.0} | {control: 70.0}
+    cell = with_controls(
         accuracies(75.0, 75.1, 74.9),
-        accuracies(*[better_on_test["ls"]] * 3, validation=float(ls)),
-        accuracies(*[better_on_test["placebo"]] * 3, validation=float(placebo)),
-        95.0,
-        10,
+        accuracies(*[on_test["ls"]] * 3, validation=float(ls)),
+        accuracies(*[on_test["placebo"]] * 3, validation=float(placebo)),
     )
     assert cell.control == control
     [judged] = judge([cell], margin=0.5, alpha=0.025)
     assert judged.leak.mean == pytest.approx(5.0)
     assert judged.outcome is Outcome.LEAKS
+
+
+@pytest.mark.parametrize(("ls", "placebo", "control"), CHOICES)
+def test_the_control_is_chosen_on_tuning_seeds_where_there_are_some(ls, placebo, control):
+    tuned = [replace(accuracies(90, 90, validation=50.0 + ls - value), tuning=float(value)) for value in (ls, placebo)]
+    assert with_controls(accuracies(90, 90), *tuned).control == control
+    assert with_controls(accuracies(90, 90), tuned[0], replace(tuned[1], tuning=None)).control == (
+        "placebo" if tuned[1].validation > tuned[0].validation else "ls"
+    )
+
+
+def test_a_leak_must_beat_both_controls_but_the_bound_is_that_of_the_chosen_one():
+    knockoff, good, bad = (75.0, 75.1, 74.9), (74.9, 75.2, 74.9), (70.0, 70.1, 70.0)
+    cells = judge(
+        [
+            with_controls(accuracies(*knockoff), accuracies(*bad, validation=91.0), accuracies(*good)),
+            with_controls(accuracies(*knockoff), accuracies(*good), accuracies(*bad, validation=91.0)),
+        ],
+        margin=6.0,
+        alpha=0.025,
+    )
+    alone = judge([with_controls(accuracies(*knockoff), accuracies(*bad), None)] * 2, margin=6.0, alpha=0.025)[0]
+    for cell in cells:
+        assert cell.leak.mean == alone.leak.mean
+        assert cell.leak.high == alone.leak.high
+        assert cell.leak.low < 0 < alone.leak.low
+        assert cell.outcome is Outcome.NO_LEAK_FOUND
+        assert alone.outcome is Outcome.LEAKS
 
 
 def test_holm_over_the_cells_keeps_what_one_test_alone_would_call_a_leak():
@@ -132,8 +171,9 @@ def test_a_large_leak_is_found():
         assert {cell.outcome for cell in judge(cells, margin=0.5, alpha=0.025)} == {Outcome.LEAKS}
 
 
-def with_outcome(outcome):
-    return Cell(**vars(measured(ZERO)), leak=Leak(0.0, 0.0, 0.0, 1.0, 0.5), outcome=outcome)
+def with_outcome(outcome, student="mlp-4", data="train"):
+    found = replace(measured(ZERO, student=student), data=data)
+    return Cell(**vars(found), leak=Leak(0.0, 0.0, 0.0, 1.0, 0.5), outcome=outcome)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +182,64 @@ def with_outcome(outcome):
         ((Outcome.NO_LEAK_FOUND, Outcome.NO_LEAK_FOUND), Verdict.NO_LEAK_FOUND),
         ((Outcome.NO_LEAK_FOUND, Outcome.LEAKS), Verdict.LEAKS),
         ((Outcome.TOO_WEAK, Outcome.LEAKS, Outcome.INCONCLUSIVE), Verdict.LEAKS),
-        ((Outcome.NO_LEAK_FOUND, Outcome.TOO_WEAK), Verdict.INCONCLUSIVE),
+        ((Outcome.NO_LEAK_FOUND, Outcome.TOO_WEAK), Verdict.NO_LEAK_FOUND),
         ((Outcome.NO_LEAK_FOUND, Outcome.INCONCLUSIVE), Verdict.INCONCLUSIVE),
-        ((Outcome.TOO_WEAK,), Verdict.INCONCLUSIVE),
+        ((Outcome.NO_LEAK_FOUND, Outcome.TOO_WEAK, Outcome.INCONCLUSIVE), Verdict.INCONCLUSIVE),
+        ((Outcome.TOO_WEAK, Outcome.TOO_WEAK), Verdict.INCONCLUSIVE),
         ((), Verdict.INCONCLUSIVE),
     ],
 )
 def test_verdict(outcomes, verdict):
     assert verdict_of([with_outcome(outcome) for outcome in outcomes]) is verdict
+
+
+@pytest.mark.parametrize("other", [{"student": "mlp-8"}, {"data": "fresh"}])
+def test_every_student_and_kind_of_images_needs_an_attack_that_works(other):
+    here = [with_outcome(Outcome.NO_LEAK_FOUND), with_outcome(Outcome.TOO_WEAK)]
+    assert verdict_of([*here, with_outcome(Outcome.TOO_WEAK, **other)]) is Verdict.INCONCLUSIVE
+    there = [with_outcome(Outcome.TOO_WEAK, **other), with_outcome(Outcome.NO_LEAK_FOUND, **other)]
+    assert verdict_of([*here, *there]) is Verdict.NO_LEAK_FOUND
+
+
+LOOKS = (3, 6, 12)
+
+
+def test_bounds_after_looks_are_the_best_of_each_look_at_its_share():
+    leaks, alpha = (1.0, 2.5, 0.5, 1.5, 1.0, -0.2), 0.05
+    [cell] = judge([measured(leaks)], margin=0.5, alpha=alpha, looks=LOOKS)
+    tests = [stats.ttest_1samp(leaks[:n], 0, alternative="greater") for n in (3, 6)]
+    lows = [test.confidence_interval(1 - alpha / 4).low for test in tests]
+    tests = [stats.ttest_1samp(leaks[:n], 0, alternative="less") for n in (3, 6)]
+    highs = [test.confidence_interval(1 - alpha / 4).high for test in tests]
+    assert (cell.leak.low, cell.leak.high) == pytest.approx((max(lows), min(highs)))
+    assert cell.leak.mean == pytest.approx(np.mean(leaks))
+
+
+def test_cells_may_have_come_to_different_looks():
+    early, late = measured((2.0, 2.01, 2.0)), measured((0.9, -0.3, 0.5, -0.3, 0.2, 0.1), "other")
+    cells = judge([early, late], margin=0.5, alpha=0.05, looks=LOOKS)
+    assert [cell.outcome for cell in cells] == [Outcome.LEAKS, Outcome.INCONCLUSIVE]
+    with pytest.raises(InputError, match="4 pairs, which is none of the planned looks"):
+        judge([measured(CLEAR_LEAK)], margin=0.5, alpha=0.05, looks=LOOKS)
+
+
+def test_the_detectable_leak_is_that_of_the_last_look_at_holms_first_level():
+    one, other = measured((1.0, 2.5, 0.5)), measured((0.1, 0.2, 0.3), "other")
+    cells = judge([one, other], margin=0.5, alpha=0.05, looks=LOOKS)
+    for cell, leaks in zip(cells, ((1.0, 2.5, 0.5), (0.1, 0.2, 0.3)), strict=True):
+        expected = smallest_detectable(float(np.std(leaks, ddof=1)), 12, alpha=0.05 / 2 * 0.5)
+        assert cell.leak.detectable == pytest.approx(expected)
+
+
+def test_the_interval_over_test_images_is_there_when_their_answers_are_known():
+    right = np.arange(400)[None] < np.array([[390], [392]])
+    knockoff = replace(accuracies(97.5, 98.0), correct=right)
+    control = replace(accuracies(95.0, 95.5), correct=np.roll(right, 5, axis=1) & right)
+    [cell] = judge([with_controls(knockoff, control, None)], margin=0.5, alpha=0.025)
+    expected = example_interval(right, control.correct, alpha=0.025)
+    assert (cell.leak.test_low, cell.leak.test_high) == expected[1:]
+    [cell] = judge([with_controls(knockoff, accuracies(95.0, 95.5), None)], margin=0.5, alpha=0.025)
+    assert (cell.leak.test_low, cell.leak.test_high) == (None, None)
 
 
 def test_every_outcome_has_a_sentence():

@@ -6,6 +6,7 @@ from undistill.attacks import KD, KDWithoutLabels, RecoveryBayes
 from undistill.attacks.as_released import KDAsReleased
 from undistill.audit import Protocol
 from undistill.errors import InputError
+from undistill.tasks import TrainingImages
 from undistill.training import Recipe
 
 
@@ -27,6 +28,15 @@ from undistill.training import Recipe
         ({"tuning_seeds": 0}, "tuning_seeds is 0, must be at least 1"),
         ({"first_seed": -1}, "first_seed is -1, must be 0 to"),
         ({"first_seed": 999_998}, "first_seed is 999998, must be 0 to 1,000,000 less the number of seeds"),
+        ({"looks": (3, 3)}, r"looks are \(3, 3\), must rise from at least 2 to less than seeds \(5\)"),
+        ({"looks": (1, 3)}, "must rise from at least 2"),
+        ({"looks": (3, 5)}, r"must rise from at least 2 to less than seeds \(5\)"),
+        ({"tries": 3}, "tries is 3, so smoothings and each grid of attacks must hold as many settings"),
+        ({"data": ()}, "must be at least one kind of images, each once"),
+        (
+            {"data": (TrainingImages(), TrainingImages(1.0))},
+            r"data are \('train', 'train'\), must be at least one kind",
+        ),
         ({"margin": 0.0}, "margin is 0.0, must be finite and above 0 points"),
         ({"margin": math.inf}, "margin is inf"),
         ({"margin": math.nan}, "margin is nan"),

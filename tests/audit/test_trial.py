@@ -10,13 +10,13 @@ from scipy import stats
 
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Trial, run_trial
-from undistill.audit.trial import smoothed_one_hot
+from undistill.audit.trial import smoothed_one_hot, train_student
 from undistill.blackbox import AnswerCache, LocalBlackBox, Queries
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
-from undistill.training import FromAnswers, Objective, Recipe, accuracy, classifier_for, fit, predict
+from undistill.training import FromAnswers, Objective, Recipe, accuracy, classifier_for, fit, fit_one, predict
 
-TRIAL, LAB = (importlib.import_module(f"undistill.audit.{name}") for name in ("trial", "lab"))
+TRIAL = importlib.import_module("undistill.audit.trial")
 RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
 PLACEBO = Trial("t", "mlp-4", RECIPE, 0, attack=KD(4.0), smoothing=0.1)
 
@@ -116,18 +116,18 @@ def test_students_of_one_seed_share_weights_and_order(task, tmp_path, counting_b
             self.order.append(indices.tolist())
             return self.inner(logits, labels, indices)
 
-    def spying(student, task, objective, recipe, *, seed, progress):
+    def spying(training):
         order = []
-        seen.append(({name: value.clone() for name, value in student.state_dict().items()}, order))
-        return fit(student, task, Spy(objective, order), recipe, seed=seed)
+        seen.append(({name: value.clone() for name, value in training.classifier.state_dict().items()}, order))
+        return fit_one(replace(training, objective=Spy(training.objective, order)))
 
-    for place in (TRIAL, LAB):
-        monkeypatch.setattr(place, "fit", spying)
     monkeypatch.setattr(Spy, "loss", property(lambda self: self.inner.loss), raising=False)
     reference = Trial("t", "mlp-4", RECIPE, 3, smoothing=0.1)
     knockoff = replace(PLACEBO, seed=3, smoothing=None, teacher=counting_box.fingerprint)
     for trial in (reference, replace(PLACEBO, seed=3), knockoff, replace(reference, seed=4)):
-        run(trial, task, tmp_path, counting_box)
+        trial = replace(trial, task=task.fingerprint)
+        boxes = {counting_box.fingerprint: counting_box}
+        train_student(trial, {task.fingerprint: task}, boxes, AnswerCache(tmp_path / "answers"), fit=spying)
     (weights, order), *same, (other_weights, other_order) = seen
     for others, other in same:
         assert other == order

@@ -24,6 +24,16 @@ TOY_SIZES = {
     "attack-step": {"student": "mlp-2", "classes": 3, "batch_size": 4, "repeats": 2},
     "precision": {"subjects": (("cnn", (1, 8, 8), 4), ("mlp-2", (1, 4, 4), 4)), "classes": 2, "repeats": 2},
     "running": {"trials": 100, "student": "mlp-4", "epochs": 1, "seeds": 2, "repeats": 2},
+    "packing": {"subjects": (("digits", "mlp-4", 1),), "students": 2, "repeats": 2},
+    "plain-way": {
+        "teacher": "mlp-4",
+        "student": "mlp-2",
+        "classes": 2,
+        "images": 8,
+        "batch_size": 4,
+        "epochs": 1,
+        "repeats": 2,
+    },
 }
 
 

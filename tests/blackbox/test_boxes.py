@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from undistill.blackbox import BlackBox, CallableBlackBox, LocalBlackBox, open_black_box
+from undistill.blackbox import BlackBox, CallableBlackBox, Decimals, LocalBlackBox, open_black_box
 from undistill.errors import InputError
 from undistill.models import save_checkpoint
 
@@ -176,6 +176,58 @@ def test_rows_between_0_and_1_must_sum_to_1(probe, entry, words):
     )
     log_probs = torch.log_softmax(torch.full((32, 10), entry), 1)
     torch.testing.assert_close(box_of(log_probs, probe).log_probs(probe), log_probs)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_percentages_are_refused(soft, probe, rounded):
+    percent = 100 * torch.softmax(soft, 1)
+    with pytest.raises(InputError) as refusal:
+        box_of(percent.round() if rounded else percent, probe)
+    assert str(refusal.value) == (
+        "box: its answers are not negative and sum to about 100, so they look like percentages; divide them by 100, "
+        "and if they are logits, return their log_softmax"
+    )
+    for logits in (soft.clamp_min(0), soft.abs() * 5, soft + 100):
+        torch.testing.assert_close(box_of(logits, probe).log_probs(probe), torch.log_softmax(logits, 1))
+
+
+# What APIs do to probabilities: each is refused, or seen by `answer_facts` (test_facts.py) and flagged.
+
+
+@pytest.mark.parametrize(
+    ("served", "refusal"),
+    [
+        (lambda probs: (probs * 1e6).round() / 1e6, None),
+        (torch.Tensor.half, None),
+        # Rounded to 2 decimals and not renormalised: sums from 0.98 to 1.02.
+        (
+            lambda probs: (probs * 100).round() / 100,
+            r"look like probabilities, but do not sum to 1 \(row \d+ sums to .*name the access \(such as decimals:3",
+        ),
+        (lambda probs: probs * 100, "look like percentages"),
+        (lambda probs: probs.clamp_max(0.5), "look like probabilities, but do not sum to 1"),
+    ],
+    ids=["6 decimals", "float16", "2 decimals", "percentages", "clipped"],
+)
+def test_what_apis_serve_is_taken_or_refused(probe, served, refusal):
+    def api(images):
+        return served((images.flatten(1)[:, 20:30] * 4).softmax(1))
+
+    if refusal is None:
+        assert CallableBlackBox("api", api, 10, probe).gives_probabilities
+        return
+    with pytest.raises(InputError, match=refusal):
+        CallableBlackBox("api", api, 10, probe)
+
+
+def test_sums_that_go_astray_after_the_probe_are_refused_with_advice(soft, probe):
+    probs = torch.softmax(soft, 1)
+    box = box_of(probs, probe)
+    box.function = Answering((probs * 100).round() / 100)
+    with pytest.raises(InputError, match=r"do not sum to 1 .*if they are rounded or cut off, name the access \(such"):
+        box.log_probs(probe)
+    box = CallableBlackBox("box", Answering((probs * 100).round() / 100), 10, probe, Decimals(2))
+    assert box.log_probs(probe).exp().sum(1).min() < 0.999
 
 
 def test_a_callable_that_fails_is_named_with_its_error(probe):

@@ -13,7 +13,9 @@ from undistill.blackbox import (
     LimitedBlackBox,
     LocalBlackBox,
     check_black_box,
+    defend,
 )
+from undistill.defences.output import LabelOnly
 from undistill.errors import InputError
 
 
@@ -56,6 +58,41 @@ def test_a_function_of_the_image_passes(teacher, probe, images):
 
 def test_float_noise_passes(images):
     check_black_box(Box(drawn(1e-6)), images)
+
+
+def test_a_box_that_passes_is_told_how_steady_it_is(probe, images):
+    assert check_black_box(CallableBlackBox("c", plain, 10, probe), images).repeated == 0
+    found = check_black_box(Box(drawn(1e-4)), images)
+    assert 1e-6 < found.repeated < 1e-4
+    assert found.images == CHECKED_IMAGES
+
+    def crowded(images):
+        return plain(images) + 0.02 * (len(images) > 1) * torch.arange(10) / 10
+
+    found = check_black_box(Box(crowded), images)
+    assert found.repeated == 0
+    assert 0.0005 < found.company < 0.01
+
+
+def test_what_lies_behind_defences_counts(digits, images):
+    """The label hides what the box behind it draws."""
+    found = check_black_box(defend(Box(drawn(1e-4)), [LabelOnly()], digits), images)
+    assert 1e-6 < found.repeated < 1e-4
+
+
+def test_a_step_of_rounding_is_no_unsteadiness(images):
+    class Rounding(Box):
+        calls = 0
+
+        def log_probs(self, images):
+            self.calls += 1
+            tenths = 0.2 + 0.1 * (self.calls % 2)
+            probs = torch.zeros(len(images), 10)
+            probs[:, 0], probs[:, 1] = tenths, 1 - tenths
+            return probs.log()
+
+    found = check_black_box(Rounding(plain, Decimals(1)), images)
+    assert found.repeated == pytest.approx(0, abs=1e-6)
 
 
 def test_a_box_that_draws_is_refused(images):

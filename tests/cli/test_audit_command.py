@@ -6,6 +6,8 @@ import os
 import pytest
 
 from undistill.attacks import AS_RELEASED, ATTACKS
+from undistill.audit import VERSIONS
+from undistill.audit.versions import QUICK
 from undistill.files import content_hash
 from undistill.models import load_checkpoint, save_checkpoint
 
@@ -18,9 +20,17 @@ def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
     assert f"Details: {tmp_path / 'out' / 'audit.json'}" in out
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
     assert "judge on test: 6/6 trials" in err
+    flags = dict.fromkeys(flag["name"] for flag in found["flags"])
+    assert {"ls-at-edge", "attack-too-weak"} <= flags.keys()
+    told = [
+        line.split(": ")[0].split(", ")[1] for line in out.splitlines() if line.startswith(("critical", "warn", "note"))
+    ]
+    assert told == list(flags)
+    assert "docs/flags.md says" in " ".join(out.split())
+    assert f"unseen by teacher {found['threat_card']['unseen']}" in " ".join(out.split())
     again = run(*quick)
     assert again[:2] == (0, out)
-    assert "judge on test: 6 trials, 6 stored" in again.err
+    assert "judge on test" not in again.err, "there is nothing left to run"
 
 
 def test_several_teachers_get_a_folder_each(run, quick, teacher, tmp_path):
@@ -148,20 +158,61 @@ def test_the_attacker_is_described(run, quick, tmp_path):
     assert row.split()[4] == "-", "there is no placebo"
 
 
-def test_without_names_the_audit_runs_what_can_be_used(run, quick, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
-    place = quick.index("--attack")
-    del quick[place : place + 2]
-    told = [run(*quick, *more).out for more in ((), ("--slow", "--access", "label"))]
-    default, limited = ({grid[0].name for grid in protocol.attacks} for protocol in seen)
-    assert {"kd", "kd-no-labels"} <= default
-    assert not any(ATTACKS[name].slow for name in default)
-    assert all("label" in ATTACKS[name].access for name in limited)
-    assert not default & AS_RELEASED.keys()
-    for out, names in zip(told, (default, limited), strict=True):
-        listed = " ".join(out.split())
-        assert all(name in listed.split("says why): ")[1] for name in ATTACKS.keys() - names)
+@pytest.fixture
+def planned(run, quick, monkeypatch):
+    """What a command would audit with, without names of attacks: the protocol, and what is said."""
+
+    def plan(*more, bare=False):
+        seen = []
+        monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
+        place = quick.index("--attack")
+        words = [quick[0], quick[1], *quick[2:place], *quick[place + 2 :]]
+        if bare:
+            words = [*quick[:2], "--task", "digits", "--out", "nowhere"]
+        told = run(*words, *more)
+        assert told.status == 0, told.err
+        return seen[0], " ".join(told.out.split())
+
+    return plan
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_version_is_what_its_name_says(planned, name):
+    protocol, told = planned("--protocol", name, bare=True)
+    assert protocol == VERSIONS[name]((1, 8, 8))
+    assert protocol.version == f"undistill-{name} v1"
+    assert "Left out: fresh images of the task that the teacher never saw, with labels, for the task has none" in told
+    assert "Not run" not in told
+
+
+def test_the_default_version_is_quick_and_any_option_makes_it_custom(planned):
+    assert planned(bare=True)[0].version == "undistill-quick v1"
+    for option, value in (
+        ("--margin", 0.7),
+        ("--epochs", 3),
+        ("--seeds", 6),
+        ("--data", "train"),
+        ("--access", "label"),
+    ):
+        protocol, _ = planned(option, value, bare=True)
+        assert protocol.version == "custom (from undistill-quick v1)", option
+    assert planned("--seeds", 6, bare=True)[0].all_looks == (3, 6)
+    assert planned("--margin", 1, bare=True)[0].version == "undistill-quick v1", "the same again changes nothing"
+
+
+def test_without_names_the_audit_runs_what_can_be_used(planned):
+    given, _ = planned()
+    assert given.students == ("mlp-4",)
+    assert given.tries is None, "one smoothing, four settings"
+    assert [grid[0].name for grid in given.attacks] == [grid[0].name for grid in QUICK]
+    limited, told = planned("--slow", "--access", "label", "--data", "train")
+    names = {grid[0].name for grid in limited.attacks}
+    assert all("label" in ATTACKS[name].access for name in names)
+    assert not names & AS_RELEASED.keys()
+    assert all(name in told.split("says why): ")[1] for name in ATTACKS.keys() - names)
+    silent, told = planned("--data", "other", "--other-task", "digits", "--other-classes", "7,8,9")
+    assert [grid[0].name for grid in silent.attacks] == ["kd-no-labels"]
+    assert "Not run, for they are of no use here (--attack NAME says why): averager-full, dist, dkd, kd," in told
 
 
 def test_another_audits_folder_is_refused_and_left_alone(run, refused, quick, teacher, tmp_path):

@@ -3,13 +3,20 @@ import json
 import pytest
 
 from undistill.attacks import ACCESS_KINDS, AS_RELEASED, ATTACKS
+from undistill.audit import FLAGS
 from undistill.cli.methods import NAMED_ATTACKS
 from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.defences.training import DEFENCES
 from undistill.models import MODELS
 from undistill.tasks import TASKS
 
-REGISTRIES = {"tasks": TASKS, "models": MODELS, "attacks": NAMED_ATTACKS, "defences": DEFENCES | OUTPUT_DEFENCES}
+REGISTRIES = {
+    "tasks": TASKS,
+    "models": MODELS,
+    "attacks": NAMED_ATTACKS,
+    "defences": DEFENCES | OUTPUT_DEFENCES,
+    "flags": FLAGS,
+}
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
@@ -72,3 +79,9 @@ def test_defences_say_of_which_kind_they_are_and_what_they_keep(run):
     assert (listed["top-k"]["keeps_top1"], listed["rounding"]["keeps_top1"]) == (True, False)
     assert listed["top-k"]["settings"] == {"k": 2, "renormalised": True}
     assert "output: k=2, renormalised=True" in run("list", "defences").out
+
+
+def test_flags_say_how_grave_they_are_and_where_they_are_explained(run):
+    listed = json.loads(run("list", "flags", "--json").out)
+    assert {entry["kind"] for entry in listed} == {"critical", "warning", "note"}
+    assert all(entry["docs"] == f"docs/flags/{entry['name']}.md" for entry in listed)

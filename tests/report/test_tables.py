@@ -9,7 +9,7 @@ from rich.console import Console
 from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Accuracies, Audit, Measured, Outcome, Protocol, Undefended, judge
 from undistill.information import spectrum_compute, spectrum_update
-from undistill.report import audit_table, cost_line, flag_lines, spectrum_table
+from undistill.report import audit_table, cost_line, flag_lines, spectrum_table, threat_card_table
 from undistill.tasks import load_task
 from undistill.training import Recipe
 from undistill.utility import Quality, ServingTime, TeacherFacts, Utility
@@ -41,7 +41,7 @@ def make(spectrum):
             ],
             margin=0.5,
             alpha=0.025,
-            weak=frozenset(names if weak else ()),
+            weak=frozenset((*name, "train") for name in names if weak),
         )
         facts = TeacherFacts(name, "f" * 64, 99.0, spectrum, spectrum, utility)
         protocol = Protocol(students, Recipe(), ((KD(),), (KDWithoutLabels(),)), seeds=3)
@@ -56,12 +56,66 @@ def shown(table, width=80):
     return file.getvalue()
 
 
-def test_what_knockoffs_noted_is_said_in_a_line(make):
-    assert flag_lines([make()]) == []
-    assert flag_lines([make(flags={"temperature_collapsed": 2})]) == [
-        "ce, kd with mlp-4: temperature collapsed in 2 of 3 knockoffs",
-        "ce, kd-no-labels with mlp-4: temperature collapsed in 2 of 3 knockoffs",
+def test_a_flag_is_a_line_with_its_sentence(make):
+    assert flag_lines(make()) == []
+    audit = make()
+    [cell, other] = audit.cells
+    noted = replace(audit, cells=(replace(cell, flags={"diverged": 2}), other))
+    assert flag_lines(noted) == [
+        "warning, training-diverged: The loss became NaN in 2 of 3 knockoffs of kd with mlp-4."
     ]
+
+
+def test_flags_of_a_kind_share_a_line(make):
+    assert flag_lines(make(flags={"temperature_collapsed": 2})) == [
+        "note, temperature-collapsed: 2 times, kd, kd-no-labels"
+    ]
+    names = tuple(f"network-{index}" for index in range(20))
+    [line] = flag_lines(make(flags={"diverged": 1}, students=names))
+    assert line == "warning, training-diverged: 40 times, kd, kd-no-labels"
+    weak = make(leaks=(-0.1, 0.0, 0.1), weak=True, students=names)
+    attacks = [replace(cell, attack=f"attack-{index}") for index, cell in enumerate(weak.cells)]
+    plain = replace(weak.undefended, cells=tuple(attacks))
+    [line] = flag_lines(replace(weak, cells=tuple(attacks), undefended=plain))
+    assert line.startswith("warning, attack-too-weak: 40 times, attack-0, attack-1, ")
+    assert line.endswith(" ...")
+    assert len(line) <= 80
+
+
+def test_the_threat_card_is_a_table(make):
+    audit = make()
+    audit = replace(audit, protocol=replace(audit.protocol, attacks=((KD(1.0), KD(4.0)), (KDWithoutLabels(),))))
+    text = shown(threat_card_table(audit))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    words = " ".join(text.split())
+    for expected in (
+        "sees the probabilities of all classes",
+        "output defences none",
+        "has the teacher's training images, with labels",
+        "left out nothing",
+        "unseen by teacher none: this audit holds no image that the teacher has not seen",
+        "labels known; not used by kd-no-labels",
+        "asks about a new augmented view of every image in every epoch: at most 100 images for one knockoff",
+        "tunes 2 attacks with 1 to 2 settings; 2 placebos with 3 to 6 settings; label smoothing with 5 settings; on "
+        "validation images and 1 seed",
+        f"students mlp-4, {audit.protocol.recipe.epochs} epochs",
+    ):
+        assert expected in words
+    assert set(audit.threat_card) == {
+        "access",
+        "output_defences",
+        "data",
+        "left_out",
+        "unseen",
+        "labels",
+        "queries",
+        "queries_per_knockoff",
+        "tuning",
+        "control_tuning",
+        "tuning_seeds",
+        "students",
+        "epochs",
+    }
 
 
 def test_what_protection_costs_is_said_in_a_line(make):
@@ -100,7 +154,7 @@ def test_a_cell_without_a_placebo_has_a_dash(make):
 
 def test_outcomes_are_whole_words_in_80_columns(make):
     wide = make(leaks=(-60.0, 40.0, 20.0), level=55.0)
-    weak = make(name="cmim", leaks=(-40.0, 20.0, -10.0), level=50.0, weak=True)
+    weak = make(name="cmim", leaks=(-40.0, -40.1, -39.9), level=50.0, weak=True)
     clear = make(name="cmim-2", leaks=(0.0, 0.0, 0.0), level=100.0)
     text = shown(audit_table([wide, weak, clear]))
     assert all(len(line) <= 80 for line in text.splitlines())

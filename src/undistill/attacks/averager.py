@@ -132,6 +132,7 @@ class FullAverager(KD):
             "label": "the shares of the predicted classes",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 20.0
 

@@ -48,7 +48,9 @@ class Attack(ABC):
         placebo: what its placebo is; an empty string for an attack that cannot have one.
         views: how many views of an image are asked for at each step: 1, or 2 (the usual one and a strong one).
         blocks: how many blocks of logits the student gives at each step: one per view, and one per exit.
+        row_wise: whether an example's loss depends on its own logits, answer and label alone; not inherited.
         slow: too long for a battery; run on demand only.
+        label_only: whether it uses nothing of an answer but the predicted class.
     """
 
     name: ClassVar[str]
@@ -60,7 +62,9 @@ class Attack(ABC):
     placebo: ClassVar[str] = "the same attack on smoothed one-hot labels"
     views: ClassVar[int] = 1
     blocks: ClassVar[int] = 1
+    row_wise: ClassVar[bool] = False  # not inherited: a subclass with another loss might not think of it
     slow: ClassVar[bool] = False
+    label_only: ClassVar[bool] = False
 
     @abstractmethod
     def loss(

@@ -119,6 +119,7 @@ class DKD(Attack):
     source: ClassVar[str] = "Zhao, Cui, Song, Qiu, Liang 2022, arXiv 2203.08679; megvii-research/mdistiller"
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = LABEL_APART
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 4.0
     alpha: float = 1.0

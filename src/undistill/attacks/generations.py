@@ -40,6 +40,7 @@ class SelfTraining(KD):
     summary: ClassVar[str] = "generations of students: the first learns from the answers, each next from the one before"
     source: ClassVar[str] = "after Furlanello et al., ICML 2018, arXiv 1805.04770"
     placebo: ClassVar[str] = "the same generations, the first of which learns from smoothed one-hot labels"
+    row_wise: ClassVar[bool] = True
 
     generations: int = 2
 
@@ -90,6 +91,7 @@ class Ensemble(KD):
     summary: ClassVar[str] = "several knockoffs, whose mean tempered probabilities are distilled into one student"
     source: ClassVar[str] = "after Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
     placebo: ClassVar[str] = "an ensemble of students of smoothed one-hot labels, distilled into one likewise"
+    row_wise: ClassVar[bool] = True
 
     members: int = 3
 

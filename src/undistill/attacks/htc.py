@@ -75,6 +75,7 @@ class HTC(Attack):
     summary: ClassVar[str] = "high-temperature composition: KD at T of 20 to 200, plus labels at full weight"
     source: ClassVar[str] = "Jandial et al. 2022, arXiv 2210.11728"
     needs_labels: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 20.0
     alpha: float = 1.0

@@ -39,6 +39,7 @@ class KD(Attack):
     summary: ClassVar[str] = "knowledge distillation: T^2 KL to the tempered answers, plus cross entropy with labels"
     source: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
     needs_labels: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 4.0
     hard: float = 0.1
@@ -86,6 +87,7 @@ class KDWithoutLabels(Attack):
     summary: ClassVar[str] = "knowledge distillation from the answers alone: T^2 KL, no labels"
     source: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
     needs_labels: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 4.0
 

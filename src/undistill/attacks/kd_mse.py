@@ -72,6 +72,7 @@ class KDMSE(Attack):
     source: ClassVar[str] = "Kim, Oh, Kim, Cho, Yun 2021, arXiv 2105.08919"
     needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = RETURNED_CLASSES
+    row_wise: ClassVar[bool] = True
 
     huber: float | None = None
 
@@ -129,6 +130,7 @@ class KDInfinite(Attack):
     source: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531; Kim et al. 2021, arXiv 2105.08919"
     needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = RETURNED_CLASSES
+    row_wise: ClassVar[bool] = True
 
     weight: float = 1.0
 

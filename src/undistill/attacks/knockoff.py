@@ -49,6 +49,7 @@ class Knockoff(Attack):
             "label": "cross entropy with the predicted class",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     def loss(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
@@ -86,7 +87,9 @@ class KnockoffHard(Attack):
     source: ClassVar[str] = "Orekondy, Schiele, Fritz, CVPR 2019, arXiv 1812.02766"
     needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = HARD
+    label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
+    row_wise: ClassVar[bool] = True
 
     smoothing: float = 0.0
 
@@ -126,7 +129,9 @@ class LabelOnly(Attack):
     source: ClassVar[str] = "Touvron et al., ICML 2021, arXiv 2012.12877"
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = HARD
+    label_only: ClassVar[bool] = True
     placebo: ClassVar[str] = "the same attack with the labels as predicted classes"
+    row_wise: ClassVar[bool] = True
 
     hard: float = 0.5
     smoothing: float = 0.0

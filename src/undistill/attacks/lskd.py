@@ -97,6 +97,7 @@ class LSKD(Attack):
     source: ClassVar[str] = PAPER
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = STANDARDISED
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 2.0
     weight: float = 9.0
@@ -154,6 +155,7 @@ class LSKDWithoutLabels(Attack):
     source: ClassVar[str] = PAPER
     needs_labels: ClassVar[bool] = False
     access: ClassVar[Mapping[AccessKind, str]] = STANDARDISED
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 2.0
     weight: float = 9.0
@@ -210,6 +212,7 @@ class LSKDWithDKD(DKD):
             "top-k": STANDARDISED["top-k"] + "; where the label is hidden, labels alone are left",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 2.0
     alpha: float = 9.0

@@ -51,6 +51,7 @@ class NKD(Attack):
     source: ClassVar[str] = "Yang, Zeng, Li, Zhang, Yuan, Li 2023, arXiv 2303.13005; yzd-v/cls_KD"
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = LABEL_APART
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 3.0
     gamma: float = 3.5

@@ -57,6 +57,7 @@ class RLD(Attack):
     source: ClassVar[str] = "Sun, Chen, Lyu, Chen, Chen, Wang 2024, arXiv 2408.07703; zju-SWJ/RLD"
     needs_labels: ClassVar[bool] = True
     access: ClassVar[Mapping[AccessKind, str]] = LABEL_APART
+    row_wise: ClassVar[bool] = True
 
     temperature: float = 4.0
     alpha_temperature: float = 1.0

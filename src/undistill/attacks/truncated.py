@@ -58,6 +58,7 @@ class SupportKD(KD):
             "top-k-raw": "renormalised over the returned classes, then as top-k",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     def soft(
         self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"], labels: Int64[Tensor, "b"]
@@ -109,6 +110,7 @@ class RestBinKD(Attack):
             "label": "cross entropy with the predicted class",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     hard: float = 0.1
 
@@ -172,6 +174,7 @@ class ImputedTailKD(KD):
             "label": "all classes but the predicted one share the tail",
         }
     )
+    row_wise: ClassVar[bool] = True
 
     tail: float = 0.01
 

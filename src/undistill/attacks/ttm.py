@@ -74,6 +74,7 @@ class TTMWithoutLabels(Attack):
     summary: ClassVar[str] = "KD that tempers the answers and not the student, from the answers alone, no labels"
     source: ClassVar[str] = PAPER
     needs_labels: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = True
 
     power: float = 0.4
     beta: float = 1.0
@@ -129,6 +130,7 @@ class TTM(TTMWithoutLabels):
     name: ClassVar[str] = "ttm"
     summary: ClassVar[str] = "KD that tempers the answers and not the student, plus cross entropy with labels"
     needs_labels: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = True
 
     power: float = 0.3
     beta: float = 7.0
@@ -177,6 +179,7 @@ class WTTM(TTM):
     name: ClassVar[str] = "wttm"
     summary: ClassVar[str] = "as ttm, with more weight on uncertain answers, plus cross entropy with labels"
     access: ClassVar[Mapping[AccessKind, str]] = WEIGHT_OF_ZEROS
+    row_wise: ClassVar[bool] = True
 
     power: float = 0.1
     beta: float = 2.25
@@ -214,6 +217,7 @@ class WTTMWithoutLabels(TTMWithoutLabels):
     name: ClassVar[str] = "wttm-no-labels"
     summary: ClassVar[str] = "as ttm-no-labels, with more weight on uncertain answers"
     access: ClassVar[Mapping[AccessKind, str]] = WEIGHT_OF_ZEROS
+    row_wise: ClassVar[bool] = True
 
     def soft(self, logits: Float[Tensor, "b classes"], log_probs: Float[Tensor, "b classes"]) -> Float[Tensor, "b"]:
         return power_sum(log_probs, self.power) * matching(logits, log_probs, self.power)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from undistill.audit.execution import Done, Executor, Pack, by_fingerprint, one_thread, run_checked
-from undistill.audit.trial import Trial
+from undistill.audit.execution import Done, Executor, Pack, by_fingerprint, one_thread, report
+from undistill.audit.trial import Trial, run_pack
 from undistill.blackbox import BlackBox, Page, SharedAnswers
 from undistill.blackbox.answers import ask
 from undistill.errors import InputError, require
@@ -115,8 +115,7 @@ class RayExecutor(Executor):
                     f"({type(error).__name__}), most often because memory ran out; finished trials are stored, so run "
                     "the same command again, with more --cpus-per-trial, which lets fewer run at once"
                 ) from error
-            for trial, outcome in zip(pack, outcomes, strict=True):
-                done(trial, outcome)
+            report(pack, outcomes, done)
 
     def close(self, *, failed: bool) -> None:
         for task in self._running:
@@ -236,12 +235,12 @@ def _ask(context: list[Any], box: str, fingerprint: str, task: Task | None, page
         return ask(boxes[box], tasks[fingerprint] if task is None else task, page).numpy()
 
 
-def _train(context: list[Any], keeper: Any, pack: Pack, keys: list[str]) -> list[dict[str, Any]]:
+def _train(context: list[Any], keeper: Any, pack: Pack, keys: list[str]) -> list[dict[str, Any] | Exception]:
     tasks, boxes = _unpack(context)
     for trial, key in zip(pack, keys, strict=True):
         _check_code(trial, key)
     with one_thread():
-        return run_checked(pack, tasks, boxes, ClusterAnswers(keeper, frozenset(tasks)))
+        return run_pack(pack, tasks, boxes, ClusterAnswers(keeper, frozenset(tasks)))
 
 
 def _check_code(trial: Trial, key: str) -> None:

@@ -95,7 +95,7 @@ class Pool(Executor):
         if self.workers == 1:
             with one_thread():
                 for pack in packs:
-                    _report(pack, run_checked(pack, *self.context), done)
+                    report(pack, run_pack(pack, *self.context), done)
             return
         if not packs:
             return
@@ -108,7 +108,7 @@ class Pool(Executor):
         try:
             for future in as_completed(list(futures)):
                 outcomes = future.result()
-                _report(futures.pop(future), outcomes, done)
+                report(futures.pop(future), outcomes, done)
         except TerminatedWorkerError as error:
             _report_ended(futures, done)
             raise InputError(
@@ -125,17 +125,6 @@ def by_fingerprint(things: Sequence[Any]) -> dict[str, Any]:
     return {thing.fingerprint: thing for thing in things}
 
 
-def run_checked(
-    pack: Pack, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
-) -> list[dict[str, Any]]:
-    """The outcomes of a pack; a refusal names the trial."""
-    try:
-        return run_pack(pack, tasks, boxes, cache)
-    except InputError as error:
-        others = "" if len(pack) == 1 else f" and {len(pack) - 1} more seeds"
-        raise InputError(f"{pack[0].title}{others}: {error}") from error
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch uses one thread of this process."""
@@ -147,9 +136,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _report(pack: Pack, outcomes: Sequence[dict[str, Any]], done: Done) -> None:
+def report(pack: Pack, outcomes: Sequence[dict[str, Any] | Exception], done: Done) -> None:
+    """Pass on what a pack has made, then raise what failed first."""
     for trial, outcome in zip(pack, outcomes, strict=True):
-        done(trial, outcome)
+        if not isinstance(outcome, Exception):
+            done(trial, outcome)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def _report_ended(futures: Mapping[Future, Pack], done: Done) -> None:
@@ -157,7 +151,7 @@ def _report_ended(futures: Mapping[Future, Pack], done: Done) -> None:
     for future, pack in futures.items():
         if future.done() and not future.cancelled() and future.exception() is None:
             with suppress(InputError):  # what is raised already says more
-                _report(pack, future.result(), done)
+                report(pack, future.result(), done)
 
 
 @contextmanager
@@ -184,5 +178,5 @@ def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], cache: Share
     _work.context = (tasks, boxes, cache)  # type: ignore[attr-defined]
 
 
-def _work(pack: Pack) -> list[dict[str, Any]]:
-    return run_checked(pack, *_work.context)  # type: ignore[attr-defined]
+def _work(pack: Pack) -> list[dict[str, Any] | Exception]:
+    return run_pack(pack, *_work.context)  # type: ignore[attr-defined]

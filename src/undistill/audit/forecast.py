@@ -114,7 +114,7 @@ def forecast_audit(
     Raises:
         InputError: as the audit would.
     """
-    task, protocol, boxes, given = open_all(
+    task, protocol, boxes, given, _ = open_all(
         teachers, task, names=names, protocol=protocol, undefended=undefended, trust_import_path=trust_import_path
     )
     found = given or undefended_among(boxes, task) or _trained(out)

@@ -1,16 +1,27 @@
 """From paired accuracies to outcomes, and from outcomes to a verdict."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from undistill.statistics import holm_adjust, holm_levels, paired_difference, smallest_detectable
+import numpy as np
+from jaxtyping import Bool
+
+from undistill.statistics import (
+    SequentialDifference,
+    example_interval,
+    holm_adjust,
+    holm_levels,
+    look_shares,
+    sequential_difference,
+    smallest_detectable,
+)
 
 
 class Outcome(Enum):
-    """What a cell (attack and student) shows. The value is the word, ``sentence`` says what it means."""
+    """What a cell (attack, student and data) shows. The value is the word, ``sentence`` says what it means."""
 
     LEAKS = "leaks"
     NO_LEAK_FOUND = "no leak found"
@@ -23,7 +34,8 @@ class Outcome(Enum):
             Outcome.LEAKS: "knockoffs beat every student without the teacher: its answers taught them something",
             Outcome.NO_LEAK_FOUND: "knockoffs are not better, within the margin, than students without the teacher",
             Outcome.INCONCLUSIVE: "the interval holds both zero and the margin: more seeds are needed",
-            Outcome.TOO_WEAK: "the attack gains nothing from an undefended teacher either: its silence proves nothing",
+            Outcome.TOO_WEAK: "knockoffs are not better, within the margin, but those of an undefended teacher are not "
+            "either: the silence of this attack proves nothing",
         }[self]
 
 
@@ -43,11 +55,18 @@ class Accuracies:
         setting: the chosen hyper-parameters, in words.
         seeds: accuracy on the test split per judged seed.
         validation: mean accuracy on the validation split over the judged seeds.
+        tuning: mean accuracy on the validation split over the tuning seeds, on which the setting was chosen; None if
+            there was nothing to choose.
+        correct: whether each student was right on each test image; None if it is not known.
+        smoothing: of a reference's or placebo's labels; None for knockoffs.
     """
 
     setting: str
     seeds: tuple[float, ...]
     validation: float
+    tuning: float | None = field(default=None, kw_only=True)
+    correct: Bool[np.ndarray, "seeds images"] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    smoothing: float | None = field(default=None, kw_only=True)
 
     @property
     def mean(self) -> float:
@@ -58,12 +77,20 @@ class Accuracies:
 class Leak:
     """Knockoff accuracy minus control accuracy, in points, paired by seed.
 
+    ``low`` and ``high`` are about the randomness of training (initial weights, order, augmentation) on these test
+    images, and decide the outcome. ``test_low`` and ``test_high`` are about the choice of the test images, with these
+    trained students.
+
     Args:
-        mean: over seeds.
-        low: one-sided lower bound at the cell's level under Holm: above 0 exactly when the cell leaks.
-        high: one-sided upper bound at alpha.
+        mean: over seeds, against the control.
+        low: one-sided lower bound at the cell's level under Holm, against the LS students and against the placebos,
+            the smaller of the two: above 0 exactly when the cell leaks.
+        high: one-sided upper bound at alpha, against the control: below the margin where no leak is found.
         p: Holm-adjusted p-value against "no leak".
-        detectable: smallest true leak that the cell would find with probability 0.8.
+        detectable: smallest true leak that the cell, at the most seeds, would find with probability 0.8.
+        test_low: lower end of the two-sided interval over test images, at alpha on each side; None if the students'
+            answers are not known image by image.
+        test_high: its upper end.
     """
 
     mean: float
@@ -71,11 +98,13 @@ class Leak:
     high: float
     p: float
     detectable: float
+    test_low: float | None = None
+    test_high: float | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One attack on one student architecture, before judgement.
+    """One attack on one student architecture with one kind of images, before judgement.
 
     Args:
         attack: name.
@@ -85,7 +114,9 @@ class Measured:
         placebo: students of the attack without the teacher; None if the attack has none, or the attacker no labels.
         agreement: share of test images on which knockoff and teacher give the same class, in percent.
         queries: the most images that one knockoff asked about.
-        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``.
+        flags: what some of the judged knockoffs noted, and how many did: ``"diverged"``, ``"temperature_collapsed"``;
+            the same of its placebos, with ``"placebo_"`` in front.
+        data: which images the attacker has, in the words of the command line.
     """
 
     attack: str
@@ -96,11 +127,22 @@ class Measured:
     agreement: float
     queries: int
     flags: dict[str, int] = field(default_factory=dict, kw_only=True)
+    data: str = field(default="train", kw_only=True)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Attack, student and data: what tells the cells of an audit apart."""
+        return self.attack, self.student, self.data
 
     @property
     def control(self) -> Literal["ls", "placebo"]:
-        """The better of the two controls, chosen on validation data."""
-        return "placebo" if self.placebo is not None and self.placebo.validation > self.ls.validation else "ls"
+        """The better of the two controls, chosen on validation images and the tuning seeds: before the judged students
+        are trained. Where no setting was chosen, there are no tuning seeds, and the judged ones serve."""
+        if self.placebo is None:
+            return "ls"
+        tuned = self.ls.tuning, self.placebo.tuning
+        ls, placebo = (self.ls.validation, self.placebo.validation) if None in tuned else tuned
+        return "placebo" if placebo > ls else "ls"  # type: ignore[operator]
 
     @property
     def best_control(self) -> Accuracies:
@@ -110,26 +152,33 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cell(Measured):
-    """One attack on one student architecture, judged."""
+    """One attack on one student architecture with one kind of images, judged."""
 
     leak: Leak
     outcome: Outcome
 
 
 def judge(
-    cells: Sequence[Measured], *, margin: float, alpha: float, weak: frozenset[tuple[str, str]] = frozenset()
+    cells: Sequence[Measured],
+    *,
+    margin: float,
+    alpha: float,
+    weak: frozenset[tuple[str, str, str]] = frozenset(),
+    looks: Sequence[int] | None = None,
 ) -> tuple[Cell, ...]:
-    """Judge all cells of an audit together.
+    """Judge all cells of an audit together, after any of the planned looks.
 
-    *leaks* if Holm's procedure over the cells rejects "no leak" (one-sided paired t-test at ``alpha``); else *attack
-    too weak* if (attack, student) is in ``weak``; else *no leak found* if the upper bound lies below ``margin``; else
-    *inconclusive*.
+    *leaks* if Holm's procedure over the cells rejects "no leak" at ``alpha``, where a cell's p-value is the larger of
+    those against its two controls (one-sided sequential paired t-tests): a leak must beat both. Else *inconclusive*
+    unless the upper bound against the control, at ``alpha``, lies below ``margin``; then *attack too weak* if the cell
+    is in ``weak``, else *no leak found*.
 
     Args:
-        cells: accuracies, paired by seed.
+        cells: accuracies, paired by seed. Each may have come to another look.
         margin: in points.
         alpha: of each one-sided decision.
-        weak: the (attack, student) pairs that do not leak on an undefended teacher of the same task.
+        weak: keys of the cells that do not leak on an undefended teacher of the same task.
+        looks: numbers of seeds at which cells are judged, as planned; by default once, with all their seeds.
 
     Example:
         >>> ls = Accuracies("0", (90.0, 91.0, 90.0), 90.0)
@@ -137,29 +186,62 @@ def judge(
         >>> judge([Measured("kd", "mlp", knockoff, ls, ls, 95.0, 1)], margin=0.5, alpha=0.025)[0].outcome
         <Outcome.LEAKS: 'leaks'>
     """
-    differences = [paired_difference(cell.knockoff.seeds, cell.best_control.seeds) for cell in cells]
-    p_values = [difference.p_value for difference in differences]
+    differences = [_differences(cell, looks) for cell in cells]
+    p_values = [max(difference.p_value for difference in both.values()) for both in differences]
     levels, adjusted = holm_levels(p_values, alpha), holm_adjust(p_values)
     judged = []
-    for cell, difference, level, p in zip(cells, differences, levels, adjusted, strict=True):
-        low, high = difference.lower(level), difference.upper(alpha)
+    for cell, both, level, p in zip(cells, differences, levels, adjusted, strict=True):
+        chosen = both[cell.control]
+        low, high = min(difference.lower(level) for difference in both.values()), chosen.upper(alpha)
         if low > 0:
             outcome = Outcome.LEAKS
-        elif (cell.attack, cell.student) in weak:
-            outcome = Outcome.TOO_WEAK
-        elif high < margin:
-            outcome = Outcome.NO_LEAK_FOUND
-        else:
+        elif not high < margin:
             outcome = Outcome.INCONCLUSIVE
-        detectable = smallest_detectable(difference.standard_deviation, difference.n, alpha=alpha)
-        leak = Leak(difference.mean, low, high, p, detectable)
+        else:
+            outcome = Outcome.TOO_WEAK if cell.key in weak else Outcome.NO_LEAK_FOUND
+        detectable = _detectable(both.values(), looks or (chosen.n,), alpha / len(cells))
+        leak = Leak(chosen.mean, low, high, p, detectable, *_over_images(cell, alpha))
         judged.append(Cell(**vars(cell), leak=leak, outcome=outcome))
     return tuple(judged)
 
 
+def _differences(cell: Measured, looks: Sequence[int] | None) -> dict[str, SequentialDifference]:
+    """Knockoffs less each of the two controls."""
+    controls = {"ls": cell.ls} | ({} if cell.placebo is None else {"placebo": cell.placebo})
+    looks = looks or (len(cell.knockoff.seeds),)
+    return {
+        name: sequential_difference(cell.knockoff.seeds, control.seeds, looks=looks)
+        for name, control in controls.items()
+    }
+
+
+def _detectable(both: Iterable[SequentialDifference], looks: Sequence[int], level: float) -> float:
+    """What the last look alone, at the level at which Holm's procedure begins, would find in one leaking cell."""
+    deviation = max(difference.standard_deviation for difference in both)
+    return smallest_detectable(deviation, looks[-1], alpha=level * look_shares(looks)[-1])
+
+
+def _over_images(cell: Measured, alpha: float) -> tuple[float | None, float | None]:
+    knockoff, control = cell.knockoff.correct, cell.best_control.correct
+    if knockoff is None or control is None:
+        return None, None
+    return example_interval(knockoff, control, alpha=alpha)[1:]
+
+
 def verdict_of(cells: Sequence[Cell]) -> Verdict:
-    """*leaks* if any cell leaks; *no leak found* only if every cell says so; else *inconclusive*."""
+    """*leaks* if any cell leaks; *inconclusive* if any cell is, or if no attack at all could have found a leak with one
+    of the students and kinds of images; else *no leak found*.
+
+    So behind *no leak found* stand a bound for every cell, and for every student and kind of images at least one attack
+    that does find a leak in an undefended teacher.
+    """
     outcomes = {cell.outcome for cell in cells}
     if Outcome.LEAKS in outcomes:
         return Verdict.LEAKS
-    return Verdict.NO_LEAK_FOUND if outcomes == {Outcome.NO_LEAK_FOUND} else Verdict.INCONCLUSIVE
+    places = {(cell.student, cell.data) for cell in cells}
+    able = {(cell.student, cell.data) for cell in cells if cell.outcome is Outcome.NO_LEAK_FOUND}
+    return (
+        Verdict.NO_LEAK_FOUND
+        if cells and able == places and Outcome.INCONCLUSIVE not in outcomes
+        else Verdict.INCONCLUSIVE
+    )

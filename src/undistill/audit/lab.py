@@ -20,9 +20,13 @@ from undistill.training import (
     NonFiniteLossError,
     Progress,
     Recipe,
+    Training,
     classifier_for,
-    fit,
+    fit_one,
 )
+
+Fit = Callable[[Training], list[EpochRecord]]
+"""Runs a training: :func:`undistill.training.fit_one`, or something that does it together with others."""
 
 
 class AuditLab(Lab):
@@ -39,6 +43,7 @@ class AuditLab(Lab):
         stand_in: answers (n, classes) of what stands in for a teacher in a placebo.
         cache: where answers are kept.
         progress: shows the trainings.
+        fit: runs them.
 
     Attributes:
         records: what each epoch of the last training measured.
@@ -57,6 +62,7 @@ class AuditLab(Lab):
         box: BlackBox | None = None,
         stand_in: Float[Tensor, "n classes"] | None = None,
         progress: Callable[[int], Progress] | None = None,
+        fit: Fit = fit_one,
     ) -> None:
         if attack.needs_labels and not task.labelled:
             raise InputError(
@@ -75,7 +81,7 @@ class AuditLab(Lab):
         self.access: AccessKind = "full" if box is None else box.access
         self.notes: dict[str, Any] = {}
         self.records: list[EpochRecord] = []
-        self._box, self._stand_in, self._cache, self._progress = box, stand_in, cache, progress
+        self._box, self._stand_in, self._cache, self._progress, self._fit = box, stand_in, cache, progress, fit
         self._asked: dict[Page, int] = {}
         self._own_questions = 0
         self._budget = queries.budget
@@ -123,12 +129,11 @@ class AuditLab(Lab):
         objective = FromAnswers(attack, answers, num_classes=self.num_classes, seed=self.seed, views=self._plan.views)
         network = attack.dress(student, self.seed)
         try:
-            self.records = fit(network, self.task, objective, self.recipe, seed=self.seed, progress=self._progress)
+            self.records = self._fit(Training(network, self.task, objective, self.recipe, self.seed, self._progress))
         except NonFiniteLossError as error:
             # A setting that breaks the student is a bad attack, not a reason to lose an audit.
             self.records = []
             self.notes["diverged"] = str(error)
-            network.to("cpu").eval()
         self.notes |= objective.loss.facts()
         return student
 

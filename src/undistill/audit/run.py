@@ -3,15 +3,16 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,12 +20,13 @@ from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings
 from undistill.audit.cluster import RayCluster, RayExecutor
 from undistill.audit.execution import Executor, Pool, count_workers
-from undistill.audit.judgement import Accuracies, Measured, Outcome, judge
+from undistill.audit.judgement import Accuracies, Cell, Measured, Outcome, judge
 from undistill.audit.packing import pack
-from undistill.audit.protocol import Protocol, battery
+from undistill.audit.protocol import Protocol
 from undistill.audit.result import Audit, Undefended, head_json
 from undistill.audit.store import Store
-from undistill.audit.trial import Trial
+from undistill.audit.trial import Trial, unpack_bits
+from undistill.audit.versions import quick
 from undistill.audit.watching import Diary, SilentWatcher, Stage, Watcher
 from undistill.blackbox import (
     ANSWER_SPACE,
@@ -33,6 +35,7 @@ from undistill.blackbox import (
     AnswerCache,
     BlackBox,
     LocalBlackBox,
+    Steadiness,
     TeacherLike,
     check_black_box,
     open_black_box,
@@ -41,9 +44,14 @@ from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.settings import settings_of
-from undistill.tasks import Task, load_task
+from undistill.tasks import QueryData, Task, load_task
 from undistill.training import Recipe, defaults_for, train_teacher
 from undistill.utility import kept_teacher, kept_utility
+
+Choice: TypeAlias = tuple[Trial, ...]
+"""Settings without a seed, of which one is chosen."""
+Read: TypeAlias = Callable[[Trial], dict[str, Any]]
+Counts: TypeAlias = "dict[tuple[Place, str], int]"
 
 UNDEFENDED = "undefended"  # the folder, in that of an audit, of the teacher that it trains
 MARK = "undistill.json"  # in the folder of an audit: whose it is
@@ -76,8 +84,7 @@ def audit(
         task: a task, or the name of one.
         out: folder of stored trials and results. Without one, nothing is kept: a call that is stopped begins anew.
         name: of the teacher in results; by default its folder's, callable's or architecture's name.
-        protocol: what to do; by default :class:`Protocol` with the default student and recipe of the task's inputs,
-            and every attack that can use that student.
+        protocol: what to do; by default version ``quick``, see :mod:`undistill.audit.versions`.
         undefended: a teacher of the same task that was trained with cross entropy. An attack that does not leak on it
             is too weak to clear ``teacher``. By default one is trained, with ``teacher``'s architecture and recipe
             where they are known.
@@ -143,7 +150,7 @@ def audit_all(
         workers = count_workers(workers)
     outcomes = None if store is None else Store(store)
     watcher = watcher or SilentWatcher()
-    task, protocol, boxes, given = open_all(
+    task, protocol, boxes, given, steadiness = open_all(
         teachers, task, names=names, protocol=protocol, undefended=undefended, trust_import_path=trust_import_path
     )
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
@@ -163,27 +170,44 @@ def audit_all(
         paths = {box.name: audit_path(out, box.name, alone=alone) for box in boxes}
         diary = Diary(watcher, {box.name: (paths[box.name], head_json(task, box, protocol)) for box in boxes})
         plan = Plan(task, protocol, everyone)
-        used: set[str] = set()
         with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
-            used |= _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
-            used |= _run_stage("judge on test", plan.judging(outcomes), executor, outcomes, diary)
-        write_json(out / USED, used_trials(out) | {box.name: sorted(used) for box in boxes})
-        too_weak = frozenset(
-            (cell.attack, cell.student)
-            for cell in judge(plan.measured(reference, outcomes), margin=protocol.margin, alpha=protocol.alpha)
-            if cell.outcome is not Outcome.LEAKS
-        )
-        facts = [kept_teacher(out, box, task) for box in boxes]
+            _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
+            while trials := plan.judging(outcomes):
+                _run_stage("judge on test", trials, executor, outcomes, diary)
+                standing = plan.standing(outcomes)
+                for box in boxes:
+                    diary.judged(box.name, standing[box.fingerprint])
+        used = sorted({trial.key for trial in plan.used(outcomes)})
+        write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
+        judged = plan.judged(outcomes, reference)
+        facts = [replace(kept_teacher(out, box, task), steadiness=steadiness[box.fingerprint]) for box in boxes]
         worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or kept_utility(out, reference, task))
+        plain = Undefended(reference.name, worth or kept_utility(out, reference, task), judged[reference.fingerprint])
         results = []
         for box, found in zip(boxes, facts, strict=True):
-            cells = judge(plan.measured(box, outcomes), margin=protocol.margin, alpha=protocol.alpha, weak=too_weak)
-            diary.judged(box.name, cells)
-            result = Audit(task, found, plain, protocol, cells)
+            diary.judged(box.name, judged[box.fingerprint])
+            result = Audit(task, found, plain, protocol, judged[box.fingerprint])
             write_json(paths[box.name], result.to_json())
             results.append(result)
         return results
+
+
+class Opened(NamedTuple):
+    """What an audit begins with.
+
+    Attributes:
+        task: the data.
+        protocol: what is done.
+        boxes: the teachers.
+        given: the undefended one, if it is given.
+        steadiness: by how much the answers of each differ, by fingerprint.
+    """
+
+    task: Task
+    protocol: Protocol
+    boxes: list[BlackBox]
+    given: BlackBox | None
+    steadiness: dict[str, Steadiness]
 
 
 def open_all(
@@ -194,17 +218,14 @@ def open_all(
     protocol: Protocol | None,
     undefended: TeacherLike | None,
     trust_import_path: bool,
-) -> tuple[Task, Protocol, list[BlackBox], BlackBox | None]:
-    """The task, what is done, the teachers, and the undefended one if it is given; arguments as of :func:`audit_all`.
+) -> "Opened":
+    """What an audit begins with; arguments as of :func:`audit_all`.
 
     Raises:
         InputError: whatever can be refused before anything is trained.
     """
     task = load_task(task) if isinstance(task, str) else task
-    defaults = defaults_for(task.input_shape)
-    if protocol is None:
-        students = (defaults.student,)
-        protocol = Protocol(students, defaults.recipe, battery(task, students))
+    protocol = protocol or quick(task.input_shape)
     probe = _probe(task)
     open_box = partial(
         open_black_box,
@@ -218,13 +239,15 @@ def open_all(
     boxes = [open_box(teacher, name=names[i] if names else None) for i, teacher in enumerate(teachers)]
     given = None if undefended is None else open_box(undefended)
     every_setting = [attack for grid in protocol.attacks for attack in grid]
-    attackers = protocol.data.attackers_task(task)
-    check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    for data in protocol.regimes(task):
+        attackers = data.attackers_task(task)
+        check_trainings(attackers, protocol.students, protocol.recipe, every_setting, protocol.queries)
+    steadiness = {}
     for box in boxes if given is None else [*boxes, given]:
         check_answers(box, every_setting)
         check_split(box, task)
-        check_black_box(box, probe[:CHECKED_IMAGES])
-    return task, protocol, boxes, given
+        steadiness[box.fingerprint] = check_black_box(box, probe[:CHECKED_IMAGES])
+    return Opened(task, protocol, boxes, given, steadiness)
 
 
 def _probe(task: Task) -> Float[Tensor, "n *shape"]:
@@ -251,8 +274,18 @@ def used_trials(out: Path) -> dict[str, list[str]]:
         raise InputError(f"{path} is damaged ({error}); delete it and run the audit again") from error
 
 
+class Place(NamedTuple):
+    """Where a cell stands, beside its teacher: the attack's grid, the student, the images."""
+
+    data: QueryData
+    student: str
+    grid: tuple[Attack, ...]
+
+
 class Plan:
     """The flat lists of trials of an audit, and the way back from their outcomes to cells.
+
+    All lists are functions of the stored outcomes alone: a plan keeps nothing, so an audit goes on from its store.
 
     Args:
         task: the teachers' task.
@@ -260,113 +293,192 @@ class Plan:
         boxes: the teachers, the undefended one among them.
 
     Attributes:
-        attackers: the task with the attacker's images, of which knockoffs ask.
-        controls: the task that references and placebos learn.
         tasks: the data of all trials.
     """
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
         self.protocol, self.boxes = protocol, boxes
-        self.attackers, self.controls = protocol.data.attackers_task(task), protocol.data.controls_task(task)
-        self.tasks = [self.attackers, self.controls]
+        regimes = protocol.regimes(task)
+        self._attackers = {data: data.attackers_task(task) for data in regimes}
+        self._controls = {data: data.controls_task(task) for data in regimes}
+        self.tasks = list(
+            {task.fingerprint: task for task in (*self._attackers.values(), *self._controls.values())}.values()
+        )
+        self._images = len(task.test)
+        self._places = [Place(*place) for place in product(regimes, protocol.students, protocol.attacks)]
 
-    def _references(self, student: str) -> list[Trial]:
-        trial = self._trial(self.controls, student)
-        return [replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings]
+    def _references(self, data: QueryData, student: str) -> Choice:
+        trial = self._trial(self._controls[data], student)
+        return tuple(replace(trial, smoothing=smoothing) for smoothing in self.protocol.smoothings)
 
-    def _placebos(self, student: str, grid: Sequence[Attack]) -> list[Trial]:
+    def _placebos(self, place: Place) -> Choice:
         """Empty for an attack that has none, and for an attacker without labels."""
-        trial = replace(self._trial(self.controls, student), queries=self.protocol.queries)
-        grid = [attack for attack in grid if attack.placebo and self.attackers.labelled]
-        pairs = product(grid, self.protocol.placebo_smoothings)
-        return [replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in pairs]
+        trial = replace(self._trial(self._controls[place.data], place.student), queries=self.protocol.queries)
+        grid = [attack for attack in place.grid if attack.placebo and self._attackers[place.data].labelled]
+        settings = self.protocol.placebo_settings(grid)
+        return tuple(replace(trial, attack=attack, smoothing=smoothing) for attack, smoothing in settings)
 
-    def _knockoffs(self, student: str, grid: Sequence[Attack], box: BlackBox) -> list[Trial]:
-        trial = replace(self._trial(self.attackers, student), queries=self.protocol.queries)
-        return [replace(trial, attack=attack, teacher=box.fingerprint) for attack in grid]
+    def _knockoffs(self, place: Place, box: BlackBox) -> Choice:
+        trial = replace(self._trial(self._attackers[place.data], place.student), queries=self.protocol.queries)
+        return tuple(replace(trial, attack=attack, teacher=box.fingerprint) for attack in place.grid)
 
     def _trial(self, task: Task, student: str) -> Trial:
         """A trial without a seed or settings, of which the others are made."""
         return Trial(task.fingerprint, student, self.protocol.recipe, seed=-1)
 
-    def _choices(self, boxes: Sequence[BlackBox]) -> list[list[Trial]]:
-        """Lists of settings, of each of which one is chosen."""
-        choices = []
-        for student in self.protocol.students:
-            choices.append(self._references(student))
-            for grid in self.protocol.attacks:
-                choices.append(self._placebos(student, grid))
-                choices.extend(self._knockoffs(student, grid, box) for box in boxes)
-        return [choice for choice in choices if choice]
+    def _choices(self, cells: Iterable[tuple[Place, BlackBox]]) -> list[Choice]:
+        """Lists of settings, of each of which one is chosen, that these cells need; each once."""
+        found: dict[Choice, None] = {}
+        for place, box in cells:
+            lists = (self._references(place.data, place.student), self._placebos(place), self._knockoffs(place, box))
+            found |= dict.fromkeys(lists)
+        return [choice for choice in found if choice]
+
+    def _cells(self) -> list[tuple[Place, BlackBox]]:
+        return list(product(self._places, self.boxes))
 
     def tuning(self) -> list[Trial]:
         """Every setting on the tuning seeds. A list with one setting leaves nothing to choose."""
         return [
             replace(trial, seed=seed)
-            for choice in self._choices(self.boxes)
+            for choice in self._choices(self._cells())
             if len(choice) > 1
             for trial in choice
             for seed in self.protocol.chosen_seeds
         ]
 
     def judging(self, store: Store) -> list[Trial]:
-        """The chosen settings on the judged seeds."""
-        chosen = [self._choose(choice, store) for choice in self._choices(self.boxes)]
-        return [replace(trial, seed=seed) for trial in chosen for seed in self.protocol.judged_seeds]
-
-    def _choose(self, choice: Sequence[Trial], store: Store) -> Trial:
-        """The setting with the best mean accuracy on the validation split; the first of equals."""
-        if len(choice) == 1:
-            return choice[0]
-
-        def validation(trial: Trial) -> float:
-            outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.chosen_seeds]
-            return math.fsum(outcome["validation_accuracy"] for outcome in outcomes)
-
-        return max(choice, key=validation)
+        """The chosen settings on the judged seeds: all that the next look at undecided cells needs, some of which may
+        be stored; empty when every cell is decided or has come to its last look."""
+        return self._look(cache(store.read), store)[1]
 
     def smallest(self, store: Store | None) -> list[Trial]:
-        """As many trials as are judged at least. Each choice is shown by the setting that is chosen as far as the store
-        knows it, else by its first."""
-        likely = [self._likely(choice, store) for choice in self._choices(self.boxes)]
-        return [replace(trial, seed=seed) for trial in likely for seed in self.protocol.judged_seeds]
+        """As many trials as are judged if the first look decides all. Each choice is shown by the setting that is
+        chosen as far as the store knows it, else by its first."""
+        return self._sketch(self.protocol.all_looks[0], store)
 
     def largest(self, store: Store | None) -> list[Trial]:
         """The same if every cell gets all of its seeds."""
-        return self.smallest(store)
+        return self._sketch(self.protocol.seeds, store)
 
-    def _likely(self, choice: Sequence[Trial], store: Store | None) -> Trial:
+    def _sketch(self, count: int, store: Store | None) -> list[Trial]:
+        return self._seeded([self._likely(choice, store) for choice in self._choices(self._cells())], count)
+
+    def _likely(self, choice: Choice, store: Store | None) -> Trial:
         tried = [replace(trial, seed=seed) for trial in choice for seed in self.protocol.chosen_seeds]
-        known = len(choice) == 1 or (store is not None and all(trial in store for trial in tried))
-        return self._choose(choice, store) if known and store is not None else choice[0]
+        known = len(choice) > 1 and store is not None and all(trial in store for trial in tried)
+        return self._choose(choice, store.read)[0] if known and store is not None else choice[0]
 
-    def measured(self, box: BlackBox, store: Store) -> list[Measured]:
-        """The accuracies of every cell of ``box``."""
-        cells = []
-        for student in self.protocol.students:
-            ls, _ = self._accuracies(self._references(student), store)
-            for grid in self.protocol.attacks:
-                placebos = self._placebos(student, grid)
-                placebo = self._accuracies(placebos, store)[0] if placebos else None
-                knockoff, outcomes = self._accuracies(self._knockoffs(student, grid, box), store)
-                agreement = math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes)
-                queries = max(outcome["queries"] for outcome in outcomes)
-                flags = Counter(
-                    name
-                    for outcome in outcomes
-                    for name, note in outcome["notes"].items()
-                    if note is True or name == "diverged"
-                )
-                cells.append(
-                    Measured(grid[0].name, student, knockoff, ls, placebo, agreement, queries, flags=dict(flags))
-                )
-        return cells
+    def _seeded(self, trials: Iterable[Trial], count: int) -> list[Trial]:
+        return [replace(trial, seed=seed) for trial in trials for seed in self.protocol.judged_seeds[:count]]
 
-    def _accuracies(self, choice: Sequence[Trial], store: Store) -> tuple[Accuracies, list[dict[str, Any]]]:
-        trial = self._choose(choice, store)
-        outcomes = [store.read(replace(trial, seed=seed)) for seed in self.protocol.judged_seeds]
+    def judged(self, store: Store, reference: BlackBox) -> dict[str, tuple[Cell, ...]]:
+        """The cells of every box by fingerprint, when all that they need is stored.
+
+        Args:
+            store: with all outcomes.
+            reference: the undefended one of the boxes: attacks that do not leak on it are too weak.
+        """
+        read = cache(store.read)
+        counts, missing = self._look(read, store)
+        if missing:
+            raise ValueError(f"{len(missing)} trials have not been run")
+        plain = self._judge(reference, counts, read)
+        weak = frozenset(cell.key for cell in plain if cell.outcome is not Outcome.LEAKS)
+        return {box.fingerprint: self._judge(box, counts, read, weak) for box in self.boxes}
+
+    def _look(self, read: Read, store: Store) -> tuple[Counts, list[Trial]]:
+        """How many seeds each cell has come to, look by look, and what the next look needs; nothing if none is due."""
+        counts: Counts = {}
+        undecided = self._cells()
+        for size in self.protocol.all_looks:
+            chosen = [self._choose(choice, read)[0] for choice in self._choices(undecided)]
+            trials = self._seeded(chosen, size)
+            if not all(trial in store for trial in trials):
+                return counts, trials
+            counts |= {(place, box.fingerprint): size for place, box in undecided}
+            open_places = {
+                (place, box.fingerprint)
+                for box in self.boxes
+                for place, cell in zip(self._places, self._judge(box, counts, read), strict=True)
+                if cell.outcome is Outcome.INCONCLUSIVE
+            }
+            undecided = [(place, box) for place, box in undecided if (place, box.fingerprint) in open_places]
+            if not undecided:
+                break
+        return counts, []
+
+    def _judge(
+        self, box: BlackBox, counts: Counts, read: Read, weak: frozenset[tuple[str, str, str]] = frozenset()
+    ) -> tuple[Cell, ...]:
+        measured = [self._measured(place, box, counts[place, box.fingerprint], read) for place in self._places]
+        protocol = self.protocol
+        return judge(measured, margin=protocol.margin, alpha=protocol.alpha, weak=weak, looks=protocol.all_looks)
+
+    def _choose(self, choice: Choice, read: Read) -> tuple[Trial, float | None]:
+        """The setting with the best mean accuracy on the validation split, the first of equals, and that accuracy; a
+        single one is not measured."""
+        if len(choice) == 1:
+            return choice[0], None
+
+        def validation(trial: Trial) -> float:
+            outcomes = [read(replace(trial, seed=seed)) for seed in self.protocol.chosen_seeds]
+            return math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
+
+        best = max(choice, key=validation)
+        return best, validation(best)
+
+    def standing(self, store: Store) -> dict[str, tuple[Cell, ...]]:
+        """The cells of every box by fingerprint, as far as the stored looks go; empty before the first."""
+        read = cache(store.read)
+        counts, _ = self._look(read, store)
+        return {box.fingerprint: self._judge(box, counts, read) for box in self.boxes} if counts else {}
+
+    def used(self, store: Store) -> list[Trial]:
+        """All trials that the outcomes of the cells rest on."""
+        read = cache(store.read)
+        counts, _ = self._look(read, store)
+        boxes = {box.fingerprint: box for box in self.boxes}
+        return self.tuning() + [
+            trial
+            for (place, fingerprint), size in counts.items()
+            for choice in self._choices([(place, boxes[fingerprint])])
+            for trial in self._seeded([self._choose(choice, read)[0]], size)
+        ]
+
+    def _measured(self, place: Place, box: BlackBox, count: int, read: Read) -> Measured:
+        """The accuracies of a cell over its first ``count`` seeds."""
+        ls, _ = self._accuracies(self._references(place.data, place.student), count, read)
+        placebos = self._placebos(place)
+        placebo, controls = self._accuracies(placebos, count, read) if placebos else (None, [])
+        knockoff, outcomes = self._accuracies(self._knockoffs(place, box), count, read)
+        flags = Counter(
+            whose + name
+            for whose, trials in (("", outcomes), ("placebo_", controls))
+            for outcome in trials
+            for name, note in outcome["notes"].items()
+            if note is True or name == "diverged"
+        )
+        return Measured(
+            place.grid[0].name,
+            place.student,
+            knockoff,
+            ls,
+            placebo,
+            agreement=math.fsum(outcome["agreement"] for outcome in outcomes) / len(outcomes),
+            queries=max(outcome["queries"] for outcome in outcomes),
+            flags=dict(flags),
+            data=str(place.data),
+        )
+
+    def _accuracies(self, choice: Choice, count: int, read: Read) -> tuple[Accuracies, list[dict[str, Any]]]:
+        trial, tuning = self._choose(choice, read)
+        outcomes = [read(seeded) for seeded in self._seeded([trial], count)]
         validation = math.fsum(outcome["validation_accuracy"] for outcome in outcomes) / len(outcomes)
-        return Accuracies(trial.setting, tuple(outcome["accuracy"] for outcome in outcomes), validation), outcomes
+        seeds = tuple(outcome["accuracy"] for outcome in outcomes)
+        correct = np.stack([unpack_bits(outcome["correct"], self._images) for outcome in outcomes])
+        found = Accuracies(trial.setting, seeds, validation, tuning=tuning, correct=correct, smoothing=trial.smoothing)
+        return found, outcomes
 
 
 def open_executor(
@@ -413,7 +525,7 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
     marks = {box.name: box.unlimited.fingerprint for box in boxes}
     attacker = {
         "access": str(protocol.access),
-        "data": protocol.data.description(),
+        "data": [data.description() for data in protocol.data],
         "queries": settings_of(protocol.queries),
     }
     alone = names[0] if len(names) == 1 else None  # whose audit.json stands in ``out`` itself

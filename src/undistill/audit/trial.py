@@ -1,22 +1,25 @@
 """One training of one student, and everything that determines it."""
 
+import base64
 import hashlib
 import inspect
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from undistill.attacks import Attack
-from undistill.audit.lab import AuditLab
+from undistill.audit.lab import AuditLab, Fit
+from undistill.audit.turns import in_turns
 from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
@@ -24,9 +27,22 @@ from undistill.files import content_hash
 from undistill.models import Classifier
 from undistill.settings import settings_in_words, settings_of
 from undistill.tasks import Task
-from undistill.training import FromLabels, Progress, Recipe, accuracy, classifier_for, fit, predict
+from undistill.training import (
+    EpochRecord,
+    FromLabels,
+    NonFiniteLossError,
+    Progress,
+    Recipe,
+    Training,
+    accuracy,
+    classifier_for,
+    fit_all,
+    fit_one,
+    predict,
+)
 
-OUTCOME_FORMAT = 2  # 2: with a checksum. It is part of the key, so an outcome of an earlier format is not reused.
+# 2: with a checksum and "correct". It is part of the key, so an outcome of an earlier format is not reused.
+OUTCOME_FORMAT = 2
 FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 
@@ -154,9 +170,60 @@ def run_trial(
 
 def run_pack(
     trials: Sequence[Trial], tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
-) -> list[dict[str, Any]]:
-    """Train and measure the trials of a pack; their outcomes in the same order. Arguments as of :func:`run_trial`."""
-    return [run_trial(trial, tasks, boxes, cache) for trial in trials]
+) -> list[dict[str, Any] | Exception]:
+    """Train and measure the students of several trials, together where that is possible.
+
+    Each trial goes its own way up to a training, and waits there for the others; then all trainings are run at once
+    (:func:`undistill.training.fit_all`). The outcomes are those of :func:`run_trial`, to the bit, but for the seconds:
+    each trial is given an equal share of the whole.
+
+    Args:
+        trials: of any kind; those that :func:`undistill.audit.packing.pack` puts together gain by it.
+        tasks: tasks by fingerprint.
+        boxes: black boxes by fingerprint.
+        cache: where answers are shared.
+
+    Returns:
+        For each trial its outcome as JSON, or what it raised when it ran alone. An ``InputError`` names the trial.
+    """
+    if len(trials) == 1:
+        return [_outcome_or_error(trials[0], tasks, boxes, cache)]
+    started = time.monotonic()
+
+    def train(trial: Trial, ask: Callable[[Training], list[EpochRecord] | NonFiniteLossError]) -> dict[str, Any]:
+        return train_student(trial, tasks, boxes, cache, fit=partial(_or_raise, ask))[1]
+
+    found = in_turns([partial(train, trial) for trial in trials], fit_all)
+    seconds = (time.monotonic() - started) / len(trials)
+    # What failed may have been drawn into it by another trial: alone, each answers for itself.
+    return [
+        _outcome_or_error(trial, tasks, boxes, cache)
+        if isinstance(result, Exception)
+        else result | {"seconds": seconds}
+        for trial, result in zip(trials, found, strict=True)
+    ]
+
+
+def _or_raise(
+    ask: Callable[[Training], list[EpochRecord] | NonFiniteLossError], training: Training
+) -> list[EpochRecord]:
+    reply = ask(training)
+    if isinstance(reply, NonFiniteLossError):
+        raise reply
+    return reply
+
+
+def _outcome_or_error(
+    trial: Trial, tasks: Mapping[str, Task], boxes: Mapping[str, BlackBox], cache: SharedAnswers
+) -> dict[str, Any] | Exception:
+    try:
+        return run_trial(trial, tasks, boxes, cache)
+    except InputError as error:
+        named = InputError(f"{trial.title}: {error}")
+        named.__cause__ = error
+        return named
+    except Exception as error:
+        return error
 
 
 def train_student(
@@ -165,6 +232,7 @@ def train_student(
     boxes: Mapping[str, BlackBox],
     cache: SharedAnswers,
     progress: Callable[[int], Progress] | None = None,
+    fit: Fit = fit_one,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train and measure; the student, and the outcome as JSON.
 
@@ -174,6 +242,7 @@ def train_student(
         boxes: black boxes by fingerprint.
         cache: where answers are shared.
         progress: shows the trainings.
+        fit: runs them.
     """
     started = time.monotonic()
     task = tasks[trial.task]
@@ -182,7 +251,7 @@ def train_student(
     queries = 0
     if trial.attack is None:
         student = classifier_for(task, trial.student, seed=trial.seed)
-        records = fit(student, task, _labels(trial, task), trial.recipe, seed=trial.seed, progress=progress)
+        records = fit(Training(student, task, _labels(trial, task), trial.recipe, trial.seed, progress))
     else:
         lab = AuditLab(
             task,
@@ -195,6 +264,7 @@ def train_student(
             box=box,
             stand_in=None if box is not None else _stand_in(trial, task),
             progress=progress,
+            fit=fit,
         )
         trained = trial.attack.train(lab)
         if not isinstance(trained, Classifier):
@@ -204,6 +274,7 @@ def train_student(
     test = predict(student, task.test)
     outcome = {
         "accuracy": accuracy(test, task.test),
+        "correct": pack_bits((test.argmax(1) == task.test.labels).numpy()),
         "validation_accuracy": accuracy(predict(student, task.validation), task.validation),
         "queries": queries,
         "seconds": time.monotonic() - started,
@@ -215,6 +286,20 @@ def train_student(
         same = cache.get(box, task, Page("test")).argmax(1) == test.argmax(1)
         outcome["agreement"] = 100 * same.double().mean().item()
     return student, outcome
+
+
+def pack_bits(flags: Bool[np.ndarray, "n"]) -> str:
+    """Flags as text, eight to a byte, six bits to a letter.
+
+    >>> unpack_bits(pack_bits(np.array([True, False, True])), 3).tolist()
+    [True, False, True]
+    """
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> Bool[np.ndarray, "count"]:
+    """``count`` flags from what :func:`pack_bits` gave."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
 
 
 def _labels(trial: Trial, task: Task) -> FromLabels:

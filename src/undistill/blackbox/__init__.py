@@ -3,8 +3,15 @@
 from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK
 from undistill.blackbox.answers import ANSWER_SPACE, AnswerCache, SharedAnswers, page_images
 from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
-from undistill.blackbox.check import ANSWER_TOLERANCE, CHECKED_IMAGES, check_black_box
+from undistill.blackbox.check import (
+    ANSWER_TOLERANCE,
+    CHECKED_IMAGES,
+    REPEAT_TOLERANCE,
+    Steadiness,
+    check_black_box,
+)
 from undistill.blackbox.defended import DefendedBlackBox, defend
+from undistill.blackbox.facts import AnswerFacts, answer_facts
 from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
 from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
@@ -16,8 +23,10 @@ __all__ = [
     "CHECKED_IMAGES",
     "FULL",
     "PROBE_IMAGES",
+    "REPEAT_TOLERANCE",
     "Access",
     "AnswerCache",
+    "AnswerFacts",
     "BlackBox",
     "CallableBlackBox",
     "Decimals",
@@ -31,8 +40,10 @@ __all__ = [
     "Queries",
     "QueryPlan",
     "SharedAnswers",
+    "Steadiness",
     "TeacherLike",
     "TopK",
+    "answer_facts",
     "check_black_box",
     "check_log_probs",
     "defend",

@@ -21,6 +21,9 @@ from undistill.tasks import Split
 # Larger batches fall out of the caches of a CPU: 256 images of 32x32 take half as long again through a ResNet-20.
 QUERY_BATCH = 64
 
+# Percentages that were rounded to whole ones sum to 100 with that much to spare; hardly any logits do, row by row.
+PERCENTAGE_TOLERANCE = 5
+
 
 class BlackBox(ABC):
     """A teacher as an outsider sees it.
@@ -123,8 +126,9 @@ class CallableBlackBox(BlackBox):
             so here, and its rows then sum to what such answers may sum to. It can as well give full answers.
 
     Raises:
-        InputError: the callable fails; or its answers are no tensor of shape (n, classes), hold NaN, or all lie between
-            0 and 1 without summing to 1, and ``policy`` does not say that they are rounded or cut off.
+        InputError: the callable fails; or its answers are no tensor of shape (n, classes), hold NaN, or look like
+            percentages; or they all lie between 0 and 1 without summing to 1, and ``policy`` does not say that they are
+            rounded or cut off.
     """
 
     name: str
@@ -162,6 +166,11 @@ class CallableBlackBox(BlackBox):
                 f"{totals[worst].item():.6g}, off by {totals[worst].item() - 1:+.3g}); if it rounds them or serves "
                 "only some, name the access (such as decimals:3 or top-k-raw:5), and if they are logits, return their "
                 "log_softmax"
+            )
+        if (rows >= 0).all() and ((totals - 100).abs() <= PERCENTAGE_TOLERANCE).all():
+            raise InputError(
+                f"{self.name}: its answers are not negative and sum to about 100, so they look like percentages; "
+                "divide them by 100, and if they are logits, return their log_softmax"
             )
         if self.sums[0] < self.sums[1] and (rows == -torch.inf).any():
             raise InputError(

@@ -1,6 +1,7 @@
 """Whether a black box is a function of the image, found out before hours are spent on it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,22 @@ ANSWER_TOLERANCE = 0.01
 REPEAT_TOLERANCE = 1e-4
 
 
-def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
+@dataclass(frozen=True)
+class Steadiness:
+    """By how much answers to the same image differed, as probabilities, beyond what rounding may make of nothing.
+
+    Args:
+        repeated: between two answers to the same question.
+        company: between an image alone, in a batch, and in the same batch in another order.
+        images: that were asked about.
+    """
+
+    repeated: float
+    company: float
+    images: int
+
+
+def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> Steadiness:
     """Refuse a box that answers differently to the same image, or differently in other company.
 
     Asks about all images at once, again, in reversed order, and about each alone: 4 n images. Answers are kept and
@@ -34,11 +50,14 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
         box: what is going to be asked; where an access policy limits it here, what lies behind that.
         images: a few different ones, raw values in [0, 1].
 
+    Returns:
+        By how much answers differed that passed.
+
     Raises:
         InputError: how many answers differ, by how much, and what to do.
     """
     box = box.unlimited
-    serve = _serve(box, images)
+    serve, behind = _serve(box, images)
     rows = torch.arange(len(images))
     batch, again = serve(rows), serve(rows)
     turned = serve(rows.flip(0)).flip(0)
@@ -63,6 +82,7 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
             "let each answer depend on its own image alone",
         ),
     )
+    largest = []
     for others, noise, what, advice in questions:
         tolerance = noise + box.policy.step
         gaps = (others.exp() - batch.exp()).abs().amax(1)
@@ -71,12 +91,15 @@ def check_black_box(box: BlackBox, images: Float[Tensor, "n *shape"]) -> None:
                 f"{box.name} {what}: the probabilities of {int((gaps > tolerance).sum())} of {len(images)} images "
                 f"differ, by up to {gaps.max().item():.3g} (allowed: {tolerance:g}); {advice}"
             )
+        largest.append(max(0.0, gaps.max().item() - box.policy.step))
+    repeated, alone_gap, turned_gap = largest
+    return Steadiness(max(repeated, behind.repeated), max(alone_gap, turned_gap, behind.company), images=len(images))
 
 
-def _serve(box: BlackBox, images: Float[Tensor, "n *shape"]) -> Callable[[Tensor], Tensor]:
-    """What gives the answers to some of ``images``, by their places."""
+def _serve(box: BlackBox, images: Float[Tensor, "n *shape"]) -> tuple[Callable[[Tensor], Tensor], Steadiness]:
+    """What gives the answers to some of ``images``, by their places; and how steady is what lies behind defences."""
     if not isinstance(box, DefendedBlackBox):
-        return lambda rows: box.log_probs(images[rows]).cpu()
-    check_black_box(box.box, images)
+        return lambda rows: box.log_probs(images[rows]).cpu(), Steadiness(0.0, 0.0, len(images))
+    behind = check_black_box(box.box, images)
     log_probs = box.box.log_probs(images).cpu()
-    return lambda rows: box.serve(log_probs[rows], images[rows])
+    return lambda rows: box.serve(log_probs[rows], images[rows]), behind

@@ -38,7 +38,8 @@ def check_log_probs(log_probs: Float[Tensor, "n classes"], whose: str, sums: tup
         raise InputError(
             f"{whose}: probabilities of {int(wrong.sum())} of {len(log_probs)} rows do not sum to {right} (row {worst} "
             f"sums to {totals[worst].item():.6g}, off by {gaps[worst].item():+.3g}); give probabilities, their natural "
-            "logarithms, or logits under the name that says which"
+            "logarithms, or logits under the name that says which; if they are rounded or cut off, name the access "
+            "(such as decimals:3 or top-k-raw:5)"
         )
 
 

@@ -15,14 +15,16 @@ from rich.table import Table
 from undistill import __version__
 from undistill.attacks import ATTACKS
 from undistill.audit import (
-    Protocol,
+    VERSIONS,
+    Audit,
     Verdict,
     audit_all,
     audit_path,
-    battery,
     check_split,
+    customised,
     forecast_audit,
     train_knockoff,
+    usable,
 )
 from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, is_predictions_file, open_black_box, read_predictions
 from undistill.cli.demo import run_demo
@@ -52,6 +54,7 @@ from undistill.report import (
     plot_spectra,
     plot_trade_off,
     spectrum_table,
+    threat_card_table,
     utility_notes,
     utility_tables,
 )
@@ -259,6 +262,21 @@ def measure(
     return 0
 
 
+def _say_flags(console: Console, result: Audit) -> None:
+    """A line about each kind of flag that was raised."""
+    lines = flag_lines(result)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, style="yellow")
+    if lines:
+        console.print(
+            "Flags are doubts about this audit. audit.json holds all of them with their values; docs/flags.md says "
+            "what each means, and what to do.",
+            style="dim",
+            highlight=False,
+            markup=False,
+        )
+
+
 def _say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
     """A line about each output defence: its settings, and what it learnt."""
     for defence in defences:
@@ -351,6 +369,7 @@ def audit(
     *,
     task: TaskOptions,
     out: Path,
+    protocol: Literal["quick", "standard", "plus"] = "quick",
     student: list[str] | None = None,
     attack: list[str] | None = None,
     slow: bool = False,
@@ -358,10 +377,10 @@ def audit(
     attacker: AttackerOptions | None = None,
     smoothing: list[float] | None = None,
     placebo_smoothing: list[float] | None = None,
-    seeds: Whole = 5,
-    tuning_seeds: Whole = 1,
-    margin: float = 0.5,
-    alpha: float = 0.025,
+    seeds: Whole | None = None,
+    tuning_seeds: Whole | None = None,
+    margin: float | None = None,
+    alpha: float | None = None,
     recipe: RecipeOptions | None = None,
     undefended: str | None = None,
     running: RunningOptions | None = None,
@@ -380,19 +399,22 @@ def audit(
         Checkpoint folders, or package.module:callable of anything that maps images in [0, 1] to answers.
     out: Path
         Folder of results and finished trials.
+    protocol: Literal["quick", "standard", "plus"]
+        Frozen version that decides all that the other options do not; with any of them the audit calls itself custom.
+        To be cited: standard.
     student: list[str]
         Student architecture; repeat for several.
     attack: list[str]
         NAME for an attack with its own grid, or NAME:FIELD=VALUE,... for one setting; repeat for several (see:
-        undistill list attacks). By default all that can be used, but for slow ones.
+        undistill list attacks). By default those of the protocol that can be used.
     slow: bool
-        Take slow attacks, too, where none is named.
+        Take every attack that can be used, slow ones, too, where none is named.
     smoothing: list[float]
         Label smoothing of the reference students, among which the audit chooses; 0 is plain cross entropy.
     placebo_smoothing: list[float]
         Smoothing of the labels that stand in for a teacher in placebos.
     seeds: int
-        Paired seeds on which cells are judged.
+        The most paired seeds on which a cell is judged; undecided ones get more and more of them.
     tuning_seeds: int
         Other seeds, on which settings are chosen by validation accuracy.
     margin: float
@@ -410,40 +432,46 @@ def audit(
         Exit with status 1 if any teacher leaks.
     """
     data = task.load()
-    defaults = defaults_for(data.input_shape)
     attacker = attacker or AttackerOptions()
-    access, images, queries = attacker.policy(), attacker.images(), attacker.queries()
-    students = student or [defaults.student]
+    version = VERSIONS[protocol](data.input_shape)
+    access, images, queries = attacker.policy(), attacker.images(version.data), attacker.queries()
+    students = tuple(student or version.students)
     around = (defences or OutputDefenceOptions()).around
     teachers = [around(named, data, trust_import_path=trust_import_path) for named in teacher]
     if attack is not None:
         grids = parse_grids("attack", NAMED_ATTACKS, attack)
     else:
         cut = [box.policy for box in teachers if isinstance(box, BlackBox) and box.policy != FULL]
-        grids = battery(data, students, access=cut[0] if cut else access, data=images, queries=queries, slow=slow)
+        offered = [kind.grid() for kind in ATTACKS.values()] if slow else version.attacks
+        seen = cut[0] if cut else access
+        grids = usable(offered, data, students, access=seen, data=images, queries=queries)
     if not grids:
-        raise InputError(f"no attack can use access '{access}' with data '{images}'; name one, or add --slow")
+        raise InputError(
+            f"no attack of protocol {protocol} can use access '{access}' with data '{', '.join(map(str, images))}'; "
+            "name one, or add --slow"
+        )
     given = {
-        "students": students,
-        "attacks": grids,
-        "smoothings": smoothing,
-        "placebo_smoothings": placebo_smoothing,
+        "smoothings": None if smoothing is None else tuple(smoothing),
+        "placebo_smoothings": None if placebo_smoothing is None else tuple(placebo_smoothing),
+        "seeds": seeds,
+        "tuning_seeds": tuning_seeds,
+        "margin": margin,
+        "alpha": alpha,
     }
-    protocol = Protocol(
-        recipe=(recipe or RecipeOptions()).over(defaults.recipe),
-        seeds=seeds,
-        tuning_seeds=tuning_seeds,
-        margin=margin,
-        alpha=alpha,
+    chosen = customised(
+        version,
+        students=students,
+        attacks=grids,
+        recipe=(recipe or RecipeOptions()).over(version.recipe),
         access=access,
         data=images,
         queries=queries,
-        **{name: tuple(value) for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        **{name: value for name, value in given.items() if value is not None},
     )
     running = running or RunningOptions()
     asked: dict[str, Any] = {
         "out": out,
-        "protocol": protocol,
+        "protocol": chosen,
         "undefended": undefended,
         "workers": running.where(),
         "store": running.store,
@@ -459,27 +487,28 @@ def audit(
         audits = audit_all(teachers, data, watcher=watcher, **asked)
     console = Console()
     console.print(audit_table(audits))
-    for line in flag_lines(audits):
-        console.print(line, highlight=False, markup=False, style="yellow")
-    left_out = [] if attack is not None else sorted(ATTACKS.keys() - {grid[0].name for grid in grids})
+    left_out = (
+        [] if attack is not None else sorted({grid[0].name for grid in offered} - {grid[0].name for grid in grids})
+    )
     if left_out:
         console.print()
         console.print(
-            f"Not run, for they are slow or of no use here (--attack NAME says why): {', '.join(left_out)}.",
+            f"Not run, for they are of no use here (--attack NAME says why): {', '.join(left_out)}.", style="dim"
+        )
+    for missing in chosen.left_out(data):
+        console.print()
+        console.print(
+            f"Left out: {missing.sentence}, for the task has none (--fresh SHARE reserves some, for the teacher's "
+            "training as well).",
             style="dim",
         )
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
-        card = result.threat_card
         console.print(cost_line(result), highlight=False, markup=False)
-        console.print(
-            f"The attacker sees {card['access']}; asks {card['queries']}; has {card['data']}.",
-            style="dim",
-            highlight=False,
-            markup=False,
-        )
+        console.print(threat_card_table(result), style="dim")
         _say_defences(console, result.teacher.output_defences)
+        _say_flags(console, result)
         path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
         console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
@@ -523,6 +552,8 @@ def attack(
     method = parse_method("attack", NAMED_ATTACKS, attack)
     attacker = attacker or AttackerOptions()
     access, images, queries = attacker.policy(), attacker.images(), attacker.queries()
+    if len(images) > 1:
+        raise InputError(f"an attack asks about one kind of images, not {', '.join(map(str, images))}; name one --data")
     data = task.load()
     defaults = defaults_for(data.input_shape)
     finished = out.exists()
@@ -536,7 +567,7 @@ def attack(
             recipe=(recipe or RecipeOptions()).over(defaults.recipe),
             seed=seed,
             access=access,
-            data=images,
+            data=images[0],
             queries=queries,
             trust_import_path=trust_import_path,
             watcher=watcher,

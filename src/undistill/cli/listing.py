@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from undistill.attacks import ACCESS_KINDS, AS_RELEASED, Attack
+from undistill.audit import FLAGS
 from undistill.cli.methods import NAMED_ATTACKS
 from undistill.defences.output import OUTPUT_DEFENCES, OutputDefence
 from undistill.defences.training import DEFENCES
@@ -11,7 +12,7 @@ from undistill.models import MODELS
 from undistill.settings import settings_as_json
 from undistill.tasks import TASKS
 
-Kind = Literal["tasks", "models", "attacks", "defences"]
+Kind = Literal["tasks", "models", "attacks", "defences", "flags"]
 
 
 def entries(kind: Kind) -> list[dict[str, Any]]:
@@ -32,6 +33,10 @@ def entries(kind: Kind) -> list[dict[str, Any]]:
                 for name, method in DEFENCES.items()
             ),
             *(_output_defence(method) for method in OUTPUT_DEFENCES.values()),
+        ],
+        "flags": lambda: [
+            {"name": name, "kind": kind.severity.value, "summary": kind.summary, "docs": kind.docs}
+            for name, kind in FLAGS.items()
         ],
     }
     return kinds[kind]()

@@ -14,7 +14,7 @@ from undistill.cli.methods import parse_access, parse_data, parse_method
 from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.errors import InputError
 from undistill.settings import settings_of
-from undistill.tasks import QueryData, Task, load_task
+from undistill.tasks import TRAINING_IMAGES, QueryData, Task, load_task
 from undistill.training import Recipe
 from undistill.training.recipe import Precision, Schedule
 
@@ -134,8 +134,9 @@ class AttackerOptions(OtherTaskOptions):
 
     access: str = "full"
     "What the teacher lets through: full, decimals:D, top-k:K (renormalised), top-k-raw:K (as they are), or label."
-    data: str = "train"
-    "Images to ask about: train, train:SHARE, fresh (see --fresh), other (see --other-task), or none."
+    data: list[str] | None = None
+    "Images to ask about: train, train:SHARE, fresh (see --fresh), other (see --other-task), or none. An audit takes \
+several, with cells for each; by default those of its protocol. An attack takes one, by default train."
     query_mode: QueryMode = "fresh-views"
     "Ask about a new view of every image in every epoch, about --views views of each, or about clean images once."
     views: Whole = 8
@@ -146,10 +147,13 @@ class AttackerOptions(OtherTaskOptions):
     def policy(self) -> Access:
         return parse_access(self.access)
 
-    def images(self) -> QueryData:
-        if self.other_task is not None and self.data != "other":
-            raise InputError(f"--other-task is for --data other, not for --data {self.data}; leave one of them out")
-        return parse_data(self.data, self._needed_other)
+    def images(self, default: tuple[QueryData, ...] = (TRAINING_IMAGES,)) -> tuple[QueryData, ...]:
+        """What ``--data`` names, or the default."""
+        named = self.data or []
+        if self.other_task is not None and "other" not in named:
+            said = ", ".join(named or map(str, default))
+            raise InputError(f"--other-task is for --data other, not for --data {said}; leave one of them out")
+        return tuple(parse_data(text, self._needed_other) for text in named) or default
 
     def queries(self) -> Queries:
         return Queries(self.query_mode, self.views, self.budget)

@@ -2,7 +2,7 @@
 
 from undistill.report.forecast import duration, forecast_lines
 from undistill.report.plots import check_trade_off, plot_spectra, plot_trade_off
-from undistill.report.tables import audit_table, flag_lines, spectrum_table
+from undistill.report.tables import audit_table, flag_lines, spectrum_table, threat_card_table
 from undistill.report.utility import cost_line, utility_notes, utility_tables
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "plot_spectra",
     "plot_trade_off",
     "spectrum_table",
+    "threat_card_table",
     "utility_notes",
     "utility_tables",
 ]

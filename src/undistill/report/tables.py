@@ -1,12 +1,15 @@
 """Tables for a terminal of 80 columns."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
-from undistill.audit import Audit, Outcome
+from undistill.audit import Audit, Flag, Outcome
 from undistill.information import Spectrum
+
+WIDTH = 80
 
 COLOURS = {
     Outcome.LEAKS: "red",
@@ -27,11 +30,12 @@ def audit_table(audits: Sequence[Audit]) -> Table:
     table.add_column(escape("leak [interval]"), justify="right")
     table.add_column("outcome", width=13)  # only "attack too weak" takes two lines
     for audit in audits:
-        several = len(audit.protocol.students) > 1
+        several = len({cell.student for cell in audit.cells}) > 1
+        regimes = len({cell.data for cell in audit.cells}) > 1
         for cell in audit.cells:
             table.add_row(
                 escape(audit.teacher.name),
-                f"{cell.attack} > {escape(cell.student)}" if several else cell.attack,
+                cell.attack + (f" > {escape(cell.student)}" if several else "") + (f", {cell.data}" if regimes else ""),
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
                 "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
@@ -41,15 +45,56 @@ def audit_table(audits: Sequence[Audit]) -> Table:
     return table
 
 
-def flag_lines(audits: Sequence[Audit]) -> list[str]:
-    """A line for every cell of which some knockoffs noted something."""
-    return [
-        f"{audit.teacher.name}, {cell.attack} with {cell.student}: {flag.replace('_', ' ')} in {count} of "
-        f"{audit.protocol.seeds} knockoffs"
-        for audit in audits
-        for cell in audit.cells
-        for flag, count in cell.flags.items()
-    ]
+def flag_lines(audit: Audit) -> list[str]:
+    """A line for each kind of flag that an audit raises, the gravest first: its sentence, or where it was raised."""
+    kinds: dict[str, list[Flag]] = {}
+    for flag in audit.flags:
+        kinds.setdefault(flag.name, []).append(flag)
+    return [_flag_line(raised) for raised in kinds.values()]
+
+
+def _flag_line(raised: Sequence[Flag]) -> str:
+    first = raised[0]
+    if len(raised) == 1:
+        return f"{first.severity.value}, {first.name}: {first.sentence}"
+    attacks = dict.fromkeys(flag.attack or flag.student or "the teacher" for flag in raised)
+    head = f"{first.severity.value}, {first.name}: {len(raised)} times, "
+    return textwrap.shorten(head + ", ".join(attacks), WIDTH, placeholder=" ...")
+
+
+def threat_card_table(audit: Audit) -> Table:
+    """What the attacker of an audit was given, a row each."""
+    card = audit.threat_card
+    controls = card["control_tuning"]
+    rows = {
+        "sees": card["access"],
+        "output defences": "; ".join(card["output_defences"]) or "none",
+        "has": card["data"],
+        "left out": "; ".join(card["left_out"]) or "nothing",
+        "unseen by teacher": card["unseen"],
+        "labels": card["labels"],
+        "asks": f"{card['queries']}: at most {card['queries_per_knockoff']:,} images for one knockoff",
+        "tunes": f"{_tries(card['tuning'], 'attack')}; {_tries(controls['placebo'], 'placebo')}; label smoothing with "
+        f"{_count(controls['ls'], 'setting')}; on validation images and {_count(card['tuning_seeds'], 'seed')}",
+        "students": f"{', '.join(card['students'])}, {_count(card['epochs'], 'epoch')}",
+    }
+    table = Table(box=None, pad_edge=False, show_header=False, title="The attacker", title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in rows.items():
+        table.add_row(name, escape(words))
+    return table
+
+
+def _tries(settings: Mapping[str, int], what: str) -> str:
+    """How many of something there are, with how many settings each."""
+    numbers = sorted(set(settings.values()))
+    each = f" with {numbers[0]} to {numbers[-1]} settings" if len(numbers) > 1 else ""
+    return _count(len(settings), what) + (each or "".join(f" with {_count(number, 'setting')}" for number in numbers))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def spectrum_table(spectra: Mapping[str, tuple[float, Spectrum]]) -> Table:

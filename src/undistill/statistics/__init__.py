@@ -11,18 +11,26 @@ True
 """
 
 from undistill.statistics.detectable import smallest_detectable
+from undistill.statistics.examples import example_interval
 from undistill.statistics.holm import holm_adjust, holm_levels
 from undistill.statistics.paired import PairedDifference, paired_difference
+from undistill.statistics.sequential import SequentialDifference, look_shares, sequential_difference
+from undistill.statistics.shares import share_p_value
 from undistill.statistics.spread import Interval, interval
 from undistill.statistics.unpaired import unpaired_interval
 
 __all__ = [
     "Interval",
     "PairedDifference",
+    "SequentialDifference",
+    "example_interval",
     "holm_adjust",
     "holm_levels",
     "interval",
+    "look_shares",
     "paired_difference",
+    "sequential_difference",
+    "share_p_value",
     "smallest_detectable",
     "unpaired_interval",
 ]

@@ -1,6 +1,7 @@
 """How small a gap an experiment could have seen."""
 
 import math
+from functools import cache
 
 import scipy  # its parts are loaded when they are first used
 
@@ -43,6 +44,11 @@ def smallest_detectable(standard_deviation: float, n: int, *, alpha: float, powe
         return math.inf
     if not (math.isfinite(standard_deviation) and standard_deviation >= 0):
         raise InputError(f"standard_deviation is {standard_deviation}, but must be finite and 0 or more")
+    return _shift(n, alpha, power) * standard_deviation / math.sqrt(n)
+
+
+@cache  # the cells of an audit share their arguments
+def _shift(n: int, alpha: float, power: float) -> float:
     critical = float(scipy.stats.t.isf(alpha, n - 1))
 
     def excess(shift: float) -> float:
@@ -51,4 +57,4 @@ def smallest_detectable(standard_deviation: float, n: int, *, alpha: float, powe
     largest = critical
     while excess(largest) < 0:
         largest *= 2
-    return float(scipy.optimize.brentq(excess, 0, largest)) * standard_deviation / math.sqrt(n)
+    return float(scipy.optimize.brentq(excess, 0, largest))

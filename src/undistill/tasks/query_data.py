@@ -32,6 +32,10 @@ class QueryData(ABC):
             InputError: the task does not have such images, or too few.
         """
 
+    def in_task(self, task: Task) -> bool:
+        """Whether the task has such images."""
+        return True
+
     def controls_task(self, task: Task) -> Task:
         """What students without the teacher are trained on.
 
@@ -104,6 +108,9 @@ class FreshImages(QueryData):
     """
 
     labelled: ClassVar[bool] = True
+
+    def in_task(self, task: Task) -> bool:
+        return task.fresh is not None
 
     def attackers_task(self, task: Task) -> Task:
         if task.fresh is None:

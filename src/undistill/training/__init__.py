@@ -8,6 +8,7 @@ from undistill.training.objectives import FromAnswers, FromLabels, Objective
 from undistill.training.progress import Progress, ShowTraining, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
 from undistill.training.teacher import holds_training, normal_folder, train_teacher
+from undistill.training.vectorised import Training, fit_all, fit_one, stacks
 
 __all__ = [
     "Defaults",
@@ -21,12 +22,16 @@ __all__ = [
     "ShowTraining",
     "SilentProgress",
     "TerminalProgress",
+    "Training",
     "accuracy",
     "classifier_for",
     "defaults_for",
     "fit",
+    "fit_all",
+    "fit_one",
     "holds_training",
     "normal_folder",
     "predict",
+    "stacks",
     "train_teacher",
 ]

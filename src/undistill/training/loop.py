@@ -121,12 +121,16 @@ def fit(
         "objective": objective,
     }
     records = [] if resume is None else resume.restore(parts, device)
-    network, accelerated = accelerator.prepare(classifier, optimiser)
+    # Accelerate's own backward, clipping and optimiser do the same, but take longer than a small network's step.
+    network: nn.Module = accelerator.prepare(classifier)
+    parameters = list(network.parameters())
     labels = task.train.labels.to(device)
+    # On a CPU the generators of all other devices are left alone: to reach them takes as long as some steps.
+    reseed = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
     with torch.random.fork_rng(), _shown(progress, len(records), accelerator) as told:
         for epoch in range(len(records), recipe.epochs):
             started = time.monotonic()
-            torch.manual_seed(_dropout_seed(seed, epoch, rank))
+            reseed(_dropout_seed(seed, epoch, rank))
             view = objective.begin_epoch(task, seed, epoch, recipe.epochs, device)
             network.train()
             losses = torch.zeros(steps, device=device)
@@ -140,21 +144,21 @@ def fit(
                     objective.before_step(images, indices)
                     logits = network(images)
                 loss = objective(logits.float(), targets, indices).mean()
-                accelerator.backward(loss)
+                loss.backward()
                 if recipe.clip_norm > 0:
-                    accelerator.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-                accelerated.step()
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+                optimiser.step()
                 objective.after_step(optimiser.param_groups[0]["lr"])
                 scheduler.step()
-                accelerated.zero_grad()
+                optimiser.zero_grad()
                 losses[step] = loss.detach()
                 hits += (logits.detach()[: len(targets)].argmax(1) == targets).sum()
                 told.step(epoch, step, batch_size)
                 if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == steps:
-                    _check_losses(losses[: step + 1], epoch, steps, recipe)
+                    check_losses(losses[: step + 1], epoch, steps, recipe)
             for buffer in classifier.buffers():
                 broadcast(buffer)
-            _check_weights(classifier, epoch, recipe)
+            check_weights(classifier, epoch, recipe)
             means = accelerator.reduce(torch.stack([losses.mean(), hits / (steps * batch_size / world)]), "mean")
             record: EpochRecord = {
                 "epoch": epoch,
@@ -231,7 +235,12 @@ def _dropout_seed(seed: int, epoch: int, rank: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> None:
+def check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> None:
+    """Refuse an epoch's losses, as far as there are any, that are NaN or infinite.
+
+    Raises:
+        NonFiniteLossError: where, and the losses before.
+    """
     broken = (~losses.isfinite()).nonzero()
     if not len(broken):
         return
@@ -243,8 +252,12 @@ def _check_losses(losses: Tensor, epoch: int, steps: int, recipe: Recipe) -> Non
     )
 
 
-def _check_weights(classifier: nn.Module, epoch: int, recipe: Recipe) -> None:
-    """The last step's gradient can break weights that no loss has seen yet."""
+def check_weights(classifier: nn.Module, epoch: int, recipe: Recipe) -> None:
+    """Refuse weights that the last step's gradient broke, and that no loss has seen yet.
+
+    Raises:
+        NonFiniteLossError: which.
+    """
     broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise NonFiniteLossError(

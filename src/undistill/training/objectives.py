@@ -1,13 +1,14 @@
 """What a network is trained towards: labels (teachers, references) or answers (knockoffs, placebos)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from undistill.attacks import Answers, Attack
+from undistill.attacks import Answers, Attack, AttackLoss
+from undistill.attacks.warmup import WarmUp
 from undistill.tasks import Task, View
 
 
@@ -38,6 +39,30 @@ class Objective(nn.Module, ABC):
     def after_step(self, learning_rate: float) -> None:
         """Called after each step of the network, at its learning rate."""
 
+    @property
+    def blocks(self) -> int:
+        """How many views of each image a step sees."""
+        return 1
+
+    @property
+    def rows_key(self) -> Hashable | None:
+        """Objectives with equal keys have one loss, which looks at each row alone: :meth:`rows_loss` of any of them
+        serves the rows of all. None for a loss that looks at the batch, or that learns or remembers something."""
+        return None
+
+    def rows_beside(self, indices: Int64[Tensor, "n"]) -> Float[Tensor, "n classes"] | None:
+        """What :meth:`rows_loss` takes beside the logits and labels of these images in this epoch, if anything."""
+        return None
+
+    def rows_loss(
+        self,
+        logits: Float[Tensor, "n classes"],
+        labels: Int64[Tensor, "n"],
+        beside: Float[Tensor, "n classes"] | None,
+    ) -> Float[Tensor, "n"]:
+        """The loss of each row, given :meth:`rows_beside`; only where there is a :attr:`rows_key`."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss of single rows")
+
 
 class FromLabels(Objective):
     """A teacher's or a reference's objective: a module that maps (logits, labels) to one loss per example.
@@ -63,6 +88,21 @@ class FromLabels(Objective):
         self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
     ) -> Float[Tensor, "b"]:
         return self.loss(logits, labels) if self._beside is None else self.loss(logits, labels, self._beside.float())
+
+    @property
+    def rows_key(self) -> Hashable | None:
+        loss = self.loss
+        if type(self) is not FromLabels or type(loss) is not nn.CrossEntropyLoss or self._ask is not None:
+            return None
+        return ("labels", loss.label_smoothing) if loss.weight is None and loss.reduction == "none" else None
+
+    def rows_loss(
+        self,
+        logits: Float[Tensor, "n classes"],
+        labels: Int64[Tensor, "n"],
+        beside: Float[Tensor, "n classes"] | None,
+    ) -> Float[Tensor, "n"]:
+        return self.loss(logits, labels)
 
 
 class Views:
@@ -115,3 +155,23 @@ class FromAnswers(Objective):
 
     def after_step(self, learning_rate: float) -> None:
         self.loss.after_step(learning_rate)
+
+    @property
+    def blocks(self) -> int:
+        return self.attack.views
+
+    @property
+    def rows_key(self) -> Hashable | None:
+        alone = vars(type(self.attack)).get("row_wise", False)  # what a parent class says is not said of this loss
+        return ("answers", self.attack) if alone and type(self.loss) in (AttackLoss, WarmUp) else None
+
+    def rows_beside(self, indices: Int64[Tensor, "n"]) -> Float[Tensor, "n classes"]:
+        return self.log_probs[0, indices]
+
+    def rows_loss(
+        self,
+        logits: Float[Tensor, "n classes"],
+        labels: Int64[Tensor, "n"],
+        beside: Float[Tensor, "n classes"] | None,
+    ) -> Float[Tensor, "n"]:
+        return self.loss(logits, beside, labels)

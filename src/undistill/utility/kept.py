@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from undistill.blackbox import BlackBox
+from undistill.blackbox import AnswerFacts, BlackBox
 from undistill.files import content_hash, write_atomic
 from undistill.information import Spectrum
 from undistill.tasks import Task
@@ -100,6 +100,7 @@ def _teacher(value: dict[str, Any]) -> TeacherFacts:
         "train": _spectrum(value["train"]),
         "utility": _utility(value["utility"]),
         "output_defences": tuple(value["output_defences"]),
+        "answers": AnswerFacts(**value["answers"]),
     }
     return TeacherFacts(**value | made)
 
@@ -125,5 +126,5 @@ def _tuple(value: Any) -> Any:
 
 @cache
 def _measuring_code() -> str:
-    modules = [sys.modules[kind.__module__] for kind in (Spectrum, Quality, ServingTime, TeacherFacts)]
+    modules = [sys.modules[kind.__module__] for kind in (AnswerFacts, Spectrum, Quality, ServingTime, TeacherFacts)]
     return content_hash([version("undistill"), *map(inspect.getsource, modules)])

@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from undistill.blackbox import BlackBox
+from undistill.blackbox import AnswerFacts, BlackBox, Steadiness, answer_facts
 from undistill.errors import InputError
 from undistill.files import json_number
 from undistill.information import Spectrum, spectrum_compute, spectrum_json, spectrum_update
@@ -73,6 +74,10 @@ class TeacherFacts:
         train: spectrum of its answers on the training split.
         utility: what it is worth.
         output_defences: that are set around it (see :attr:`undistill.blackbox.BlackBox.defences`).
+        validation_accuracy: on the validation split, in percent; None if it was not measured.
+        answers: how fine its answers to validation and test images are; None if nobody looked.
+        steadiness: by how much its answers to the same image differ; None if that was not tried.
+        says_same_split: whether its checkpoint says that it was trained on this very split of the task.
     """
 
     name: str
@@ -82,6 +87,10 @@ class TeacherFacts:
     train: Spectrum
     utility: Utility
     output_defences: tuple[dict[str, Any], ...] = ()
+    validation_accuracy: float | None = None
+    answers: AnswerFacts | None = None
+    steadiness: Steadiness | None = None
+    says_same_split: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -96,26 +105,34 @@ class TeacherFacts:
             "output_defences": list(self.output_defences),
             "accuracy": self.accuracy,
             "train_accuracy": self.train_accuracy,
+            "validation_accuracy": self.validation_accuracy,
+            "says_same_split": self.says_same_split,
+            "answers": None if self.answers is None else self.answers.to_json(),
             "utility": self.utility.to_json(),
             "spectrum": {"train": spectrum_json(self.train), "test": spectrum_json(self.test)},
         }
 
 
 def measure_teacher(
-    box: BlackBox, task: Task, *, other: Task | None = None, serving: ServingTime | None = None
+    box: BlackBox,
+    task: Task,
+    *,
+    other: Task | None = None,
+    serving: ServingTime | None = None,
+    steadiness: Steadiness | None = None,
 ) -> TeacherFacts:
-    """Measure a teacher: its answers to all clean training and test images, and what they are worth.
+    """Measure a teacher: its answers to all clean images of the three splits, and what they are worth.
 
     Args:
         box: the teacher, with whatever is done to its answers.
         task: what it is for.
         other: another task with images of the same shape, to which no answer is right.
         serving: how long its answers take, if that was measured before.
+        steadiness: what :func:`undistill.blackbox.check_black_box` found, if it was asked.
 
     Raises:
         InputError: answers that are no distributions, or another task that does not fit.
 
-    >>> import torch
     >>> from undistill.blackbox import CallableBlackBox
     >>> from undistill.tasks import load_task
     >>> def api(images):
@@ -127,7 +144,7 @@ def measure_teacher(
     """
     if other is not None:
         check_other_task(other, task)
-    train, test = box.answers(task.train), box.answers(task.test)
+    train, validation, test = (box.answers(split) for split in (task.train, task.validation, task.test))
     return TeacherFacts(
         name=box.name,
         fingerprint=box.fingerprint,
@@ -136,6 +153,10 @@ def measure_teacher(
         train=spectrum_compute(spectrum_update(train, task.train.labels)),
         utility=measure_utility(box, task, test, other=other, serving=serving),
         output_defences=box.defences,
+        validation_accuracy=accuracy(validation, task.validation),
+        answers=answer_facts(torch.cat([validation, test]), box.policy),
+        steadiness=steadiness,
+        says_same_split=origin_of(box).training.get("task_fingerprint") == task.fingerprint,
     )
 
 

@@ -1,0 +1,99 @@
+"""An audit's trainings beside the same cells as one would script them without this package."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.material import TINY_RATE, fresh, random_task
+from benchmarks.throughput import PlainDataset, crop_at_random, flip_at_random, normalise, to_tensor
+from benchmarks.timing import Figure, quotients, stopwatch, take_turns
+from undistill.attacks import DKD, KD, NKD, TTM, Attack, LabelOnly
+from undistill.audit import Store, Trial
+from undistill.audit.execution import Workers
+from undistill.blackbox import AnswerCache, LocalBlackBox
+from undistill.models import Classifier
+from undistill.tasks import Task
+from undistill.training import Recipe
+
+BATTERY: tuple[Attack, ...] = (KD(), KD(1.0), DKD(), NKD(), TTM(), LabelOnly())
+"""Attacks whose loss is the same in both ways."""
+
+
+def plain_way(
+    *,
+    teacher: str = "resnet20",
+    student: str = "resnet8",
+    classes: int = 20,
+    images: int = 640,
+    batch_size: int = 128,
+    epochs: int = 2,
+    attacks: tuple[Attack, ...] = BATTERY,
+    repeats: int = 3,
+) -> list[Figure]:
+    """Knockoffs of one teacher by several attacks, on images of 32x32: an audit's way against a script for each attack.
+
+    The script is float32, channels first, with PIL transforms in a DataLoader, and asks the teacher at every step. The
+    audit's way is that of ``undistill.audit``, from an empty store: answers are asked for once and shared. Both include
+    the test images at the end, and both have one core. The teacher is untrained, for speed does not depend on it.
+    """
+    task = random_task(images, classes)
+    taught = fresh(teacher, task)
+    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=TINY_RATE)
+    box = LocalBlackBox("teacher", taught)
+    trials = [Trial(task.fingerprint, student, recipe, 0, attack, teacher=box.fingerprint) for attack in attacks]
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store, cache = Store(Path(folder) / "trials"), AnswerCache(Path(folder) / "answers")
+            with Workers([task], [box], store, cache, workers=1) as pool:
+                pool.run(trials, lambda trial, outcome: None)
+
+    def plain() -> None:
+        for attack in attacks:
+            PlainScript(attack, taught, student, task, batch_size).run(epochs)
+
+    seconds = take_turns({"scripts": stopwatch(plain), "audit": stopwatch(ours)}, repeats=repeats, warmups=0)
+    return [
+        *(Figure(name, "s per knockoff", tuple(v / len(attacks) for v in values)) for name, values in seconds.items()),
+        Figure("scripts / audit", "x", quotients(seconds["scripts"], seconds["audit"]), at_least=4),
+    ]
+
+
+class PlainScript:
+    """Distillation as in a tutorial.
+
+    Args:
+        attack: the loss.
+        teacher: asked about every batch.
+        student: architecture.
+        task: the data.
+        batch_size: images per step.
+    """
+
+    def __init__(self, attack: Attack, teacher: Classifier, student: str, task: Task, batch_size: int) -> None:
+        transforms = (crop_at_random, flip_at_random, to_tensor, normalise(task.mean, task.std))
+        self.loader = DataLoader(PlainDataset(task, transforms), batch_size=batch_size, shuffle=True, drop_last=True)
+        self.attack, self.teacher, self.task = attack, teacher.net.eval(), task
+        self.network = fresh(student, task).net
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(), lr=TINY_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
+        )
+
+    def run(self, epochs: int) -> float:
+        """Train, and return the accuracy on the test images."""
+        for _ in range(epochs):
+            self.network.train()
+            for images, labels in self.loader:
+                with torch.no_grad():
+                    log_probs = torch.log_softmax(self.teacher(images), 1)
+                self.optimiser.zero_grad()
+                loss = self.attack.loss(self.network(images), log_probs, labels).mean()
+                loss.backward()
+                self.optimiser.step()
+        self.network.eval()
+        test = self.task.test
+        normalised = torch.stack([normalise(self.task.mean, self.task.std)(image / 255) for image in test.images])
+        with torch.no_grad():
+            return (self.network(normalised).argmax(1) == test.labels).double().mean().item()
