@@ -26,9 +26,9 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "step": step,
     "attack-step": attack_step,
     "precision": precision,
-    "running": running,
     "packing": packing,
     "plain-way": plain_way,
+    "running": running,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]

@@ -8,7 +8,11 @@ copyright = "2026, the undistill authors"
 release = version = installed_version("undistill")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline"]
-exclude_patterns = ["_build", "results/self-check/*.md"]  # these are included by other pages
+exclude_patterns = [
+    "_build",
+    "results/self-check/*.md",
+    "results/calibration/*.md",
+]  # these are included by other pages
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3

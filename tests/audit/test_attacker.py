@@ -89,6 +89,9 @@ def test_fresh_images(protocol, tmp_path, found):
     assert found()["cells"][0]["queries"] == 2 * len(task.fresh)
     assert found()["task"]["fresh"] == len(task.fresh)
     assert found()["threat_card"]["labels"] == "known"
+    assert found()["threat_card"]["unseen"] == (
+        f"the {len(task.fresh)} fresh images, which its task keeps from it"  # as the checkpoint says
+    )
 
 
 def test_another_tasks_images_have_no_placebo(task, protocol, teachers, tmp_path, found, others):
@@ -102,6 +105,7 @@ def test_another_tasks_images_have_no_placebo(task, protocol, teachers, tmp_path
     assert result.cells[0].placebo is None
     assert cell["leak"]["mean"] == pytest.approx(cell["knockoff"]["mean"] - cell["ls"]["mean"])
     assert found()["threat_card"]["labels"] == "unknown"
+    assert found()["threat_card"]["unseen"] == f"the {len(others.other.train)} images of another task (digits)"
     assert found()["protocol"]["data"][0]["controls"] == "the teacher's training images"
 
 
@@ -128,6 +132,9 @@ def test_an_attacker_who_asks_less(task, protocol, teachers, counting_box, tmp_p
     assert found()["cells"][0]["queries"] == asked
     assert found()["threat_card"]["queries_per_knockoff"] == asked
     assert words in found()["threat_card"]["queries"]
+    assert found()["threat_card"]["unseen"] == (
+        "none: this audit holds no image that the teacher has not seen; the teacher does not say what it was trained on"
+    )
     assert found()["protocol"]["queries"] == {"mode": queries.mode, "views": queries.views, "budget": queries.budget}
     own = 4 * CHECKED_IMAGES + len(task.test) + sum(map(len, task.splits.values()))
     own += (1 + REPETITIONS) * QUERY_BATCH  # of the serving time
@@ -222,4 +229,8 @@ def test_diverged_knockoffs_are_counted_in_their_cell(task, tmp_path, counting_b
     assert sane.to_json()["cells"][0]["flags"] == {}
     wild = replace(protocol, attacks=((HTC(temperature=20.0, alpha=1e30),),))
     found = audit(counting_box, task, out=tmp_path / "wild", undefended=counting_box, protocol=wild, workers=1)
-    assert found.to_json()["cells"][0]["flags"] == {"diverged": 2}
+    assert found.to_json()["cells"][0]["flags"] == {"diverged": 2, "placebo_diverged": 2}
+    assert [flag.sentence for flag in found.flags if flag.name == "training-diverged"] == [
+        "The loss became NaN in 2 of 2 knockoffs of htc with mlp-4.",
+        "The loss became NaN in 2 of 2 placebos of htc with mlp-4.",
+    ]

@@ -23,7 +23,6 @@ TOY_SIZES = {
     "step": {"teacher": "mlp-4", "student": "mlp-2", "classes": 2, "batch_size": 4, "steps": 2, "repeats": 2},
     "attack-step": {"student": "mlp-2", "classes": 3, "batch_size": 4, "repeats": 2},
     "precision": {"subjects": (("cnn", (1, 8, 8), 4), ("mlp-2", (1, 4, 4), 4)), "classes": 2, "repeats": 2},
-    "running": {"trials": 100, "student": "mlp-4", "epochs": 1, "seeds": 2, "repeats": 2},
     "packing": {"subjects": (("digits", "mlp-4", 1),), "students": 2, "repeats": 2},
     "plain-way": {
         "teacher": "mlp-4",
@@ -34,6 +33,7 @@ TOY_SIZES = {
         "epochs": 1,
         "repeats": 2,
     },
+    "running": {"trials": 100, "student": "mlp-4", "epochs": 1, "seeds": 2, "repeats": 2},
 }
 
 

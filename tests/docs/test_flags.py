@@ -1,11 +1,14 @@
 """Every flag has a row and a page, no page is left over, and the pages name the thresholds of the code."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from undistill.audit import FLAGS, flags
 from undistill.blackbox import ANSWER_TOLERANCE, REPEAT_TOLERANCE
+from undistill.statistics import share_p_value
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEADINGS = ["## Raised if", "## Why it matters", "## What to do"]
@@ -54,3 +57,25 @@ def test_a_page_names_its_thresholds(name, thresholds):
     for threshold in thresholds:
         written = f"{threshold:.6f}".rstrip("0")
         assert any(word.strip("().,") == written for word in words), written
+
+
+def test_the_pages_numbers_on_placebos_are_those_of_the_records():
+    cells = [
+        (cell["placebo"]["mean"], cell["ls"]["mean"])
+        for path in (DOCS / "results" / "self-check").glob("*.json")
+        for cell in json.loads(path.read_text())["cells"]
+        if cell["placebo"] is not None
+    ]
+    below = [placebo - 10 < flags.PLACEBO_SHARE * (ls - 10) for placebo, ls in cells]  # of ten classes each
+    assert f"{sum(below)} of {len(below)} placebos" in page("placebo-collapsed")
+
+
+@pytest.mark.parametrize(("points", "least", "most"), [(3, 0.95, 1.0), (1, 0.0, 0.4)])
+def test_the_pages_word_on_its_power_is_true(points, least, most):
+    """A teacher of 90% with 5,000 validation images, and 10,000 test images that lift it by some points."""
+    assert f"{points} point" in " ".join(page("trained-on-test").split())
+    random = np.random.default_rng(0)
+    validation, test = random.binomial(5000, 0.9, 40), random.binomial(10_000, 0.9 + points / 100, 40)
+    pairs = zip(test.tolist(), validation.tolist(), strict=True)
+    found = np.mean([share_p_value(right, 10_000, other, 5000) < flags.SPLIT_ALPHA for right, other in pairs])
+    assert least <= found <= most

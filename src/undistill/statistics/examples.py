@@ -12,7 +12,7 @@ from undistill.statistics.spread import Interval
 
 
 def example_interval(
-    a: Bool[np.ndarray, "seeds images"], b: Bool[np.ndarray, "seeds images"], *, alpha: float
+    a: Bool[np.ndarray, "seeds images"], b: Bool[np.ndarray, "seeds_of_b images_of_b"], *, alpha: float
 ) -> Interval:
     """Interval of a difference of accuracies over the images that the test set could have held, in points.
 
