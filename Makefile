@@ -2,6 +2,7 @@
 # make test        every check that a change must pass
 # make test-slow   the tests that take minutes
 # make bench       the benchmarks
+# make browser     Chromium, in which the tests open the report; without one they are skipped (Debian and its kin, as root)
 # make docs        the documentation, into docs/_build/html
 # make format      put the code into its one form
 # make clean       remove what the other targets wrote, except .venv
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench docs format clean
+.PHONY: demo test test-slow bench browser docs format clean
 
 demo: .venv/.demo-ready
 	$(BIN)/undistill demo --out demo-out
@@ -40,6 +41,9 @@ test-slow: .venv/.dev-ready
 bench: .venv/.dev-ready
 	$(BIN)/python -m benchmarks
 
+browser:
+	command -v chromium || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+
 docs: .venv/.dev-ready
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
@@ -57,7 +61,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/.demo-ready: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet -e '.[plot]'
+	$(BIN)/pip install --quiet -e '.[plot,report]'
 	@touch $@
 
 # Everything the demo needs is among the tools of development.

@@ -211,8 +211,8 @@ def test_pickles_and_bare_arrays_are_refused(tmp_path):
     [
         ([[0.5, 0.5], [1.0]], r"rows of probs have different lengths \(\[1, 2\]\)"),
         ([0.5, 0.5], "probs must be a column of lists, one list of numbers per row"),
-        ([[0.5, 0.5], None], "probs must be a column of lists"),
-        ([[0.5, 0.5], [0.5, None]], "probs have type object, must be numbers"),
+        ([[0.5, 0.5], None], r"probs must be a column of lists, but 1 rows hold none \(null\)"),
+        ([[0.5, 0.5], [0.5, None]], r"probs must be numbers, but 1 are missing \(null\)"),
     ],
 )
 def test_parquet_columns_of_another_form(tmp_path, probs, refusal):
@@ -225,7 +225,7 @@ def test_parquet_columns_of_another_form(tmp_path, probs, refusal):
 def test_missing_parquet_labels(tmp_path):
     path = tmp_path / "answers.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"probs": [[0.5, 0.5], [0.5, 0.5]], "labels": [0, None]}), path)
-    with pytest.raises(InputError, match="labels have type float64, must be whole numbers"):
+    with pytest.raises(InputError, match=r"1 rows have no label \(null\); label them or leave them out"):
         read_predictions(path)
 
 

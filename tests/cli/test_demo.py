@@ -25,9 +25,11 @@ def test_the_demo_audits_both_teachers_and_draws_their_spectra(run, tiny, tmp_pa
         assert f"{name}, test" in (tmp_path / "demo" / "spectrum.svg").read_text()
     assert (tmp_path / "demo" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
     lines = out.splitlines()
-    assert all(len(line) <= 80 for line in lines if not line.startswith("Written: "))
-    assert lines[-1].startswith("Written: ")
-    assert all(str(tmp_path / "demo" / file) in lines[-1] for file in ("ce/audit.json", "spectrum.png"))
+    assert all(len(line) <= 80 for line in lines if not line.startswith(("Written: ", "Report: ")))
+    assert lines[-2].startswith("Written: ")
+    assert all(str(tmp_path / "demo" / file) in lines[-2] for file in ("ce/audit.json", "spectrum.png"))
+    assert lines[-1] == f"Report: {tmp_path / 'demo' / 'report.html'}"
+    assert (tmp_path / "demo" / "report.html").stat().st_size < 8 * 2**20
     assert run("demo", "--out", tmp_path / "demo", "--workers", "1")[:2] == (0, out)
 
 

@@ -186,3 +186,91 @@ def test_a_file_of_predictions_takes_no_task(refused, save):
     said = refused("measure", save(logits=LOGITS, labels=LABELS), "--task", "digits")
     assert "answers.npz' is a file of predictions, which holds its own labels and takes no task" in said
     assert said.endswith("leave --task out")
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """Predictions divided over three files in the working folder, and all of them in `all.npz`."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("all.npz", logits=LOGITS, labels=LABELS)
+    for index, rows in enumerate((slice(0, 10), slice(10, 25), slice(25, 40))):
+        np.savez(f"part-{index}.npz", logits=LOGITS[rows], labels=LABELS[rows])
+    return tmp_path
+
+
+def numbers(text):
+    """What does not depend on how the answers were divided."""
+    found = json.loads(text)
+    return {name: pytest.approx(found[name], rel=1e-9) for name in ("accuracy", "n", "cmi", "within_class_variance")}
+
+
+def test_many_files_are_measured_together(run, parts):
+    whole = run("measure", "all.npz", "--json").out
+    for names in (["part-0.npz", "part-1.npz", "part-2.npz"], ["part-*.npz"], ["part-[01].npz", "part-2.npz"]):
+        status, out, _ = run("measure", *names, "--json")
+        assert status == 0
+        found = json.loads(out)
+        assert found["name"] == "part-0.npz and 2 more"
+        assert [source["n"] for source in found["sources"]] == [10, 15, 15]
+        assert {name: found[name] for name in numbers(whole)} == numbers(whole)
+    assert "40 answers of 3 sources." in run("measure", "part-*.npz").out
+
+
+def test_partial_results_of_several_machines_are_joined(run, parts):
+    assert run("measure", "part-0.npz", "part-1.npz", "--save", "here.safetensors").status == 0
+    assert run("measure", "part-2.npz", "--save", "there.safetensors").status == 0
+    whole = run("measure", "all.npz", "--json").out
+    for names in (["here.safetensors", "there.safetensors"], ["there.safetensors", "part-0.npz", "part-1.npz"]):
+        found = json.loads(run("measure", *names, "--json").out)
+        assert {name: found[name] for name in numbers(whole)} == numbers(whole)
+        assert len(found["sources"]) == 3
+
+
+def test_partial_results_keep_their_powers(run, refused, parts):
+    run("measure", "part-0.npz", "--powers", "0.5", "--save", "here.safetensors")
+    found = json.loads(run("measure", "part-1.npz", "here.safetensors", "--json").out)
+    assert found["powers"] == [0.05, 0.25, 0.5, 1.0]
+    said = refused("measure", "here.safetensors", "part-1.npz", "--powers", "2")
+    assert "measured at 4 and 4 powers, of which only one has 0.5, 2; measure both with the same --powers" in said
+
+
+def test_a_teacher_is_saved_with_its_output_defences(run, teacher, tmp_path):
+    path, answers = tmp_path / "teacher.safetensors", ("measure", teacher, *ON_DIGITS, "--output-defence", "top-k:k=2")
+    assert run(*answers, "--save", path).status == 0
+    assert json.loads(run("measure", path, "--json").out) == json.loads(run(*answers, "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (["*.parquet"], "no file fits the pattern '*.parquet'; check the path"),
+        (["all.npz", "all.npz"], "hold the same 40 answers to the same labels, which would be counted twice"),
+        (
+            ["all.npz", "teachers/ce"],
+            "'teachers/ce' is not a file of answers (.npz, .parquet, or .safetensors of --save)",
+        ),
+        (
+            ["teachers/a", "teachers/b", *ON_DIGITS],
+            "2 teachers are named (teachers/a, teachers/b), but one is measured",
+        ),
+        (["all.npz", "no.safetensors"], "there is no file 'no.safetensors'"),
+        (["all.npz", "--save", "all.json"], "'all.json' must end in .safetensors"),
+        (["all.npz", "--save", "/dev/null/all.safetensors"], "/dev/null"),
+        (["all.npz", "--html", "all.pdf"], "'all.pdf' must end in .html"),
+        (["all.npz", "--plot", "all.jpg"], "'all.jpg' must end in one of .png, .svg, .pdf"),
+        (["all.npz", "wide.npz"], "all.npz and wide.npz cannot be measured together: they have 4 and 5 classes"),
+    ],
+)
+def test_files_that_cannot_be_measured_together(refused, parts, tokens, words):
+    np.savez("wide.npz", logits=np.zeros((2, 5)), labels=np.array([0, 1]))
+    assert words in refused("measure", *tokens)
+
+
+def test_a_checkpoint_is_named_by_its_folder(refused, teacher):
+    said = refused("measure", teacher / "model.safetensors")
+    assert "is no partial result of `undistill measure --save` (undistill.partial/1); of a checkpoint, name the" in said
+
+
+def test_a_page_is_written(run, parts):
+    assert run("measure", "part-*.npz", "--html", "spectrum.html").status == 0
+    assert "Spectrum of part-0.npz and 2 more" in (parts / "spectrum.html").read_text()

@@ -46,7 +46,7 @@ from undistill.files import write_json
 from undistill.settings import settings_of
 from undistill.tasks import QueryData, Task, load_task
 from undistill.training import Recipe, defaults_for, train_teacher
-from undistill.utility import kept_teacher, kept_utility
+from undistill.utility import evidence_json, kept_observation
 
 Choice: TypeAlias = tuple[Trial, ...]
 """Settings without a seed, of which one is chosen."""
@@ -56,6 +56,7 @@ Counts: TypeAlias = "dict[tuple[Place, str], int]"
 UNDEFENDED = "undefended"  # the folder, in that of an audit, of the teacher that it trains
 MARK = "undistill.json"  # in the folder of an audit: whose it is
 USED = "used.json"  # there, too: by teacher, the content hashes of the trials that its result rests on
+EVIDENCE = "evidence.json"  # beside audit.json: what pictures need beyond it
 
 
 def audit(
@@ -180,13 +181,21 @@ def audit_all(
         used = sorted({trial.key for trial in plan.used(outcomes)})
         write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
         judged = plan.judged(outcomes, reference)
-        facts = [replace(kept_teacher(out, box, task), steadiness=steadiness[box.fingerprint]) for box in boxes]
-        worth = {found.fingerprint: found.utility for found in facts}.get(reference.fingerprint)
-        plain = Undefended(reference.name, worth or kept_utility(out, reference, task), judged[reference.fingerprint])
+        plain, plain_evidence = kept_observation(out, reference, task)
+        undefended_teacher = Undefended(reference.name, plain.utility, judged[reference.fingerprint])
         results = []
-        for box, found in zip(boxes, facts, strict=True):
-            diary.judged(box.name, judged[box.fingerprint])
-            result = Audit(task, found, plain, protocol, judged[box.fingerprint])
+        for box in boxes:
+            if box.fingerprint == reference.fingerprint:
+                found = replace(plain, name=box.name)
+                evidence = evidence_json(task.class_names, replace(plain_evidence, name=box.name))
+            else:
+                found, own = kept_observation(out, box, task, plain_evidence.shown)
+                evidence = evidence_json(task.class_names, own, plain_evidence)
+            cells = judged[box.fingerprint]
+            diary.judged(box.name, cells)
+            found = replace(found, steadiness=steadiness[box.fingerprint])
+            result = Audit(task, found, undefended_teacher, protocol, cells)
+            write_json(paths[box.name].with_name(EVIDENCE), evidence, compact=True)
             write_json(paths[box.name], result.to_json())
             results.append(result)
         return results

@@ -13,7 +13,7 @@ from undistill.blackbox.check import (
 from undistill.blackbox.defended import DefendedBlackBox, defend
 from undistill.blackbox.facts import AnswerFacts, answer_facts
 from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
-from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions
+from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions, stream_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
 
@@ -52,4 +52,5 @@ __all__ = [
     "open_black_box",
     "page_images",
     "read_predictions",
+    "stream_predictions",
 ]

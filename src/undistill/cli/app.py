@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,9 +27,10 @@ from undistill.audit import (
     train_knockoff,
     usable,
 )
-from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, is_predictions_file, open_black_box, read_predictions
+from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, open_black_box
 from undistill.cli.demo import run_demo
 from undistill.cli.listing import Kind, entries
+from undistill.cli.measuring import DEFAULT_GRID, find_files, grid_of, measure_files, measure_teacher_on
 from undistill.cli.methods import NAMED_ATTACKS, parse_grids, parse_method
 from undistill.cli.options import (
     AttackerOptions,
@@ -42,11 +44,14 @@ from undistill.cli.options import (
 from undistill.cli.stores import store
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES, CrossEntropy
-from undistill.errors import InputError, require, unknown_name
-from undistill.information import DEFAULT_POWERS, Spectrum, spectrum_compute, spectrum_json, spectrum_update
+from undistill.errors import InputError, MissingExtraError, require, unknown_name
+from undistill.information import spectrum_json
 from undistill.models import load_checkpoint
 from undistill.report import (
+    REPORT,
     audit_table,
+    check_page,
+    check_plot,
     check_trade_off,
     cost_line,
     flag_lines,
@@ -57,9 +62,12 @@ from undistill.report import (
     threat_card_table,
     utility_notes,
     utility_tables,
+    write_figures,
+    write_measurements,
+    write_report,
 )
 from undistill.training import defaults_for, normal_folder, train_teacher
-from undistill.utility import compare, plan_comparison
+from undistill.utility import check_partial_path, compare, plan_comparison, save_measurement
 
 BAD_INPUT, LEAKED, INTERRUPTED = 2, 1, 130
 ROUNDING = 1e-12  # nats; a CMI below it is zero up to the rounding of float64
@@ -172,79 +180,96 @@ def _accuracies(made: dict[str, Any]) -> str:
 
 @app.command
 def measure(
-    teacher: str,
+    teacher: list[str],
     *,
     task: TaskOptions | None = None,
     split: Literal["train", "validation", "test"] = "test",
-    powers: tuple[float, ...] = DEFAULT_POWERS,
+    powers: tuple[float, ...] | None = None,
     plot: Path | None = None,
+    html: Path | None = None,
+    save: Path | None = None,
     defences: OutputDefenceOptions | None = None,
     trust_import_path: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Measure the CMI spectrum of a teacher's answers, or of saved predictions.
 
+    Files may be larger than memory, and any number of them are measured together. Each of several machines can
+    measure its own with --save, and those partial results are joined by measuring them in their turn.
+
     Parameters
     ----------
-    teacher: str
-        A checkpoint folder, package.module:callable, or an .npz or parquet file with `labels` and one of `log_probs`,
-        `probs`, `logits`. Files of predictions take no --task, all else needs it.
+    teacher: list[str]
+        A checkpoint folder or package.module:callable; or files, as they are or as a quoted pattern: .npz or .parquet
+        with `labels` and one of `log_probs`, `probs`, `logits`, and .safetensors of --save. Files take no --task, all
+        else needs it.
     split: Literal["train", "validation", "test"]
         Which of the task's images to ask about.
     powers: tuple[float, ...]
-        Powers a = 1/T at which to measure.
+        Powers a = 1/T at which to measure; by default twenty from 1/100 to 8, or those of the partial results.
     plot: Path
         Draw the spectrum into this PNG, SVG or PDF file.
+    html: Path
+        Write a page with the spectrum, class by class, and with the clusters of answers, into this HTML file.
+    save: Path
+        Write what was measured into this .safetensors file, to be joined with others.
     trust_import_path: bool
         Let a checkpoint whose architecture is package.module:callable import and run that code.
     json_: bool
         Print JSON instead of a table.
     """
-    needed = (1.0, 1 / 4, 1 / 20)
-    grid = tuple(sorted({*powers, *needed}))
+    if save is not None:
+        check_partial_path(save)
+    if plot is not None:
+        check_plot(plot)
+    if html is not None:
+        check_page(html)
+    grid, files = grid_of(powers), find_files(teacher)
     defences = defences or OutputDefenceOptions()
-    served: tuple[dict[str, Any], ...] = ()
-    if is_predictions_file(Path(teacher)):
+    if files:
         if defences != OutputDefenceOptions():
             raise InputError(
-                f"{teacher!r} is a file of predictions, and an output defence needs the images that they belong to; "
+                f"{teacher[0]!r} is a file of predictions, and an output defence needs the images that they belong to; "
                 "name the teacher itself, with --task NAME"
             )
         if task is not None:
             raise InputError(
-                f"{teacher!r} is a file of predictions, which holds its own labels and takes no task; leave --task out"
+                f"{teacher[0]!r} is a file of predictions, which holds its own labels and takes no task; leave --task "
+                "out"
             )
-        predictions = read_predictions(Path(teacher))
-        name, log_probs, labels = Path(teacher).name, predictions.log_probs, predictions.labels
-    elif Path(teacher).suffix in (".npz", ".parquet") and not Path(teacher).exists():
-        raise InputError(f"there is no file {teacher!r}; check the path")
+        with Console(stderr=True).status("") as status:
+            found = measure_files(files, grid, watch=lambda line: status.update(escape(line)))
     elif task is None:
         raise InputError(
-            f"{teacher!r} is not a file of predictions (.npz or .parquet), so the images to ask about are needed: "
+            f"{teacher[0]!r} is not a file of predictions (.npz or .parquet), so the images to ask about are needed: "
             "add --task NAME"
         )
     else:
-        data = task.load()
-        box = open_black_box(
-            defences.around(teacher, data, trust_import_path=trust_import_path),
-            class_names=data.class_names,
-            probe=data.validation.images[:PROBE_IMAGES].float().div(255),
-            trust_import_path=trust_import_path,
+        found = measure_teacher_on(
+            teacher[0], task, split, grid or DEFAULT_GRID, defences, trust_import_path=trust_import_path
         )
-        check_split(box, data)
-        part, served = data.splits[split], box.defences
-        name, log_probs, labels = f"{box.name} on {data.name} ({split})", box.answers(part), part.labels
-    spectrum: Spectrum = spectrum_compute(spectrum_update(log_probs, labels, grid))
-    accuracy = 100 * (log_probs.argmax(1) == labels).double().mean().item()
+    spectrum = found.spectrum
+    if save is not None:
+        save_measurement(found, save)
     if plot is not None:
-        plot_spectra({name: spectrum}, plot)
+        plot_spectra({found.name: spectrum}, plot)
+    if html is not None:
+        write_measurements({found.name: found}, html)
     if json_:
-        about = {"name": name, "output_defences": list(served), "accuracy": accuracy, "n": len(labels)}
-        print(json.dumps({**about, **spectrum_json(spectrum)}, indent=2))
+        about = {
+            "name": found.name,
+            "sources": [asdict(source) for source in found.sources],
+            "output_defences": list(found.output_defences),
+            "accuracy": found.accuracy,
+            "n": found.n,
+        }
+        print(json.dumps({**about, **spectrum_json(spectrum)}, indent=2, allow_nan=False))
         return 0
     console = Console()
-    console.print(spectrum_table({name: (accuracy, spectrum)}))
-    _say_defences(console, served)
+    console.print(spectrum_table({found.name: (found.accuracy, spectrum)}))
+    if len(found.sources) > 1:
+        console.print(f"{found.n:,} answers of {len(found.sources)} sources.", style="dim", highlight=False)
+    _say_defences(console, found.output_defences)
     console.print(
         "Accuracy in percent. CMI(a) in nats, its maximum over the powers, and where; T^2 CMI(1/T) at T = 4 and 20; "
         "and half the within-class variance of the logits, its limit for high T. What teaches nothing has all of "
@@ -390,8 +415,8 @@ def audit(
 ) -> int:
     """Audit teachers: does it leak, through which attack, how sure are we?
 
-    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers), which can be read while trials run. Finished
-    trials are kept in OUT/trials: the same command again runs only what is missing.
+    Writes OUT/audit.json (OUT/NAME/audit.json for several teachers), which can be read while trials run, and
+    OUT/report.html. Finished trials are kept in OUT/trials: the same command again runs only what is missing.
 
     Parameters
     ----------
@@ -509,10 +534,52 @@ def audit(
         console.print(threat_card_table(result), style="dim")
         _say_defences(console, result.teacher.output_defences)
         _say_flags(console, result)
-        path = audit_path(out, result.teacher.name, alone=len(audits) == 1)
-        console.print(f"Details: {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Details: {_result_path(out, audits, result)}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(_report_line([_result_path(out, audits, result) for result in audits], out / REPORT), soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
     return LEAKED if fail_on == "leaks" and leaked else 0
+
+
+def _result_path(out: Path, audits: Sequence[Audit], result: Audit) -> Path:
+    return audit_path(out, result.teacher.name, alone=len(audits) == 1)
+
+
+def _report_line(places: Sequence[Path], path: Path) -> str:
+    """Write the report; where it is. An audit is finished all the same where what the page needs is not installed."""
+    try:
+        return escape(f"Report: {write_report(places, path)}")
+    except MissingExtraError as error:
+        return f"[yellow]{escape(f'No report: {error}, then: undistill report {path.parent}')}[/yellow]"
+
+
+@app.command
+def report(
+    folder: list[Path],
+    *,
+    out: Path | None = None,
+    figures: Literal["pdf", "svg", "png"] | None = None,
+) -> int:
+    """Make the report of an audit anew, or compare several audits side by side: teachers, defences, versions, budgets.
+
+    Trains and asks nothing: all is read from the files of the audits.
+
+    Parameters
+    ----------
+    folder: list[Path]
+        Folders that were given to `undistill audit --out`, or `audit.json` files.
+    out: Path
+        The page; by default DIR/report.html, or report.html in the current folder for several.
+    figures: Literal["pdf", "svg", "png"]
+        Also draw figures for a paper, one column wide, into the folder `figures` beside the page.
+    """
+    path = write_report(folder, out)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"Report: {path}", markup=False)
+    if figures is not None:
+        for file in write_figures(folder, path.parent / "figures", figures):
+            console.print(f"Figure: {file}", markup=False)
+    return 0
 
 
 @app.command

@@ -9,7 +9,7 @@ from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Protocol, audit_all, audit_path, count_workers
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import CMIM, CrossEntropy, Defence
-from undistill.report import audit_table, plot_spectra, spectrum_table
+from undistill.report import REPORT, audit_table, plot_spectra, spectrum_table, write_report
 from undistill.tasks import load_task
 from undistill.training import defaults_for, train_teacher
 
@@ -81,3 +81,5 @@ def run_demo(out: Path, workers: int | None) -> None:
         plot_spectra(spectra, files[-1])
     console.print()
     console.print("Written: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+    page = write_report([audit_path(out, audit.teacher.name, alone=False) for audit in audits], out / REPORT)
+    console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)

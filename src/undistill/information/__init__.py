@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from undistill.information.divergence import kl_divergence
 from undistill.information.powers import DEFAULT_POWERS, check_powers, temper
+from undistill.information.sample import ClusterSample, answers_per_class, empty_sample, sample_join
 from undistill.information.spectrum import (
     Spectrum,
     SpectrumSums,
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_POWERS",
     "CMISpectrum",
+    "ClusterSample",
     "Spectrum",
     "SpectrumSums",
+    "answers_per_class",
     "check_powers",
     "cmi",
+    "empty_sample",
     "kl_divergence",
     "merge",
+    "sample_join",
     "spectrum_compute",
     "spectrum_json",
     "spectrum_update",

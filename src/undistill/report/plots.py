@@ -32,7 +32,7 @@ def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> None:
         InputError: another suffix.
         MissingExtraError: matplotlib is not installed.
     """
-    with _drawn(path, (7.2, 2.9)) as figure:
+    with drawn(path, (7.2, 2.9)) as figure:
         left, right = figure.subplots(1, 2)
         lines = []
         for index, spectrum in enumerate(spectra.values()):
@@ -76,14 +76,14 @@ def plot_trade_off(comparison: Comparison, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     check_trade_off(comparison.plan, path)
-    with _drawn(path, (7.2, 4.6)) as figure:
+    with drawn(path, (7.2, 4.6)) as figure:
         grid = list(figure.subplots(2, 3).flat)
         lines: list[Any] = []
         for axes, (name, title) in zip(grid, TRADE_OFF.items(), strict=False):
             spectral = name in ("supremum", "residual_T4")
             for split, style in (("test_", "-"), ("train_", "--")) if spectral else (("", "-"),):
-                drawn = _draw_curves(axes, comparison, split + name, style)
-                lines = lines or drawn
+                bars = _draw_curves(axes, comparison, split + name, style)
+                lines = lines or bars
             axes.set(title=title, xlabel="weight", yscale="log" if spectral else "linear")
         grid[-1].axis("off")
         names = [*comparison.curves, *([] if comparison.reference is None else [comparison.reference.label])]
@@ -97,7 +97,7 @@ def check_trade_off(plan: Plan, path: Path) -> None:
         InputError: no two teachers differ by their defence's weight only, or another suffix than .png, .svg or .pdf.
         MissingExtraError: matplotlib is not installed.
     """
-    _check_path(path)
+    check_plot(path)
     if not plan.curves:
         raise InputError(
             "there is no trade-off to draw, for no two teachers differ by their defence's weight only; name teachers "
@@ -111,7 +111,7 @@ def _draw_curves(axes: Any, comparison: Comparison, figure: str, style: str) -> 
     weights = [weight for line in comparison.curves.values() for weight, _ in line]
     for index, line in enumerate(comparison.curves.values()):
         means, reaches = zip(*(_mean_and_reach(group, figure) for _, group in line), strict=True)
-        drawn = axes.errorbar(
+        bars = axes.errorbar(
             [weight for weight, _ in line],
             means,
             reaches,
@@ -120,7 +120,7 @@ def _draw_curves(axes: Any, comparison: Comparison, figure: str, style: str) -> 
             markersize=3,
             linewidth=1.5,
         )
-        lines.append(drawn)
+        lines.append(bars)
     if comparison.reference is not None:
         lines.append(axes.axhline(comparison.reference.summary(figure).mean, linestyle=style, color="0.5", linewidth=1))
     if min(weights) > 0:
@@ -136,23 +136,40 @@ def _mean_and_reach(group: Group, figure: str) -> tuple[float, float]:
     return mean, high - mean if math.isfinite(high) else 0.0
 
 
-def _check_path(path: Path) -> None:
+def check_plot(path: Path) -> None:
+    """Refuse the name of a plot before anything is measured for it.
+
+    Raises:
+        InputError: another suffix than .png, .svg or .pdf.
+        MissingExtraError: matplotlib is not installed.
+    """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path.name!r} must end in one of {', '.join(SUFFIXES)}")
     require("matplotlib", "plot")
 
 
 @contextmanager
-def _drawn(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """A figure that is written to ``path`` when all is drawn."""
-    _check_path(path)
+def drawn(
+    path: Path, size: tuple[float, float], *, grid: bool = True, style: Mapping[str, Any] | None = None
+) -> Iterator[Any]:
+    """A figure that is written to ``path`` when all is drawn.
+
+    Args:
+        path: its suffix chooses the format.
+        size: in inches.
+        grid: with grid lines, and without the upper and the right frame.
+        style: settings of matplotlib beside our own.
+    """
+    check_plot(path)
     matplotlib = require("matplotlib", "plot")
     figures = require("matplotlib.figure", "plot")
     # Text stays text in SVG and PDF; ids do not change from run to run.
-    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "undistill"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "undistill", **(style or {})}
+    ):
         figure = figures.Figure(figsize=size, layout="constrained")
         yield figure
-        for axes in figure.axes:
+        for axes in figure.axes if grid else ():
             axes.grid(alpha=0.3, linewidth=0.5)
             axes.spines[["top", "right"]].set_visible(False)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -124,8 +124,8 @@ def stackable(training: Training) -> bool:
     """Whether a training is run by the stacked program: a perceptron of at most :data:`STACKED_UP_TO` parameters, in
     float32, by one process on a CPU.
 
-    Convolutions and batch normalisation spend their time in computing, not in arranging it (measured: stacking gains
-    10% on ``cnn1d-small``), and a network that an attack has dressed has layers that are not known here.
+    Convolutions and batch normalisation spend their time in computing, not in arranging it, and a network that an
+    attack has dressed has layers that are not known here.
     """
     network = training.classifier
     return (

@@ -12,7 +12,27 @@ from undistill.utility.comparison import (
     difference,
     plan_comparison,
 )
-from undistill.utility.kept import kept_teacher, kept_utility
+from undistill.utility.evidence import (
+    Bin,
+    Clusters,
+    Evidence,
+    evidence_json,
+    evidence_of,
+    reliability,
+    risk_coverage,
+    widest_classes,
+)
+from undistill.utility.kept import kept_observation
+from undistill.utility.measurement import (
+    PARTIAL_SCHEMA,
+    AnswerSource,
+    Measurement,
+    check_partial_path,
+    join_measurements,
+    load_measurement,
+    measure_answers,
+    save_measurement,
+)
 from undistill.utility.origin import Origin, origin_of
 from undistill.utility.quality import (
     Quality,
@@ -31,14 +51,21 @@ from undistill.utility.teacher import (
     check_other_task,
     measure_teacher,
     measure_utility,
+    observe,
 )
 
 __all__ = [
     "FIGURES",
+    "PARTIAL_SCHEMA",
     "SCHEMA",
+    "AnswerSource",
+    "Bin",
+    "Clusters",
     "Comparison",
     "Difference",
+    "Evidence",
     "Group",
+    "Measurement",
     "Origin",
     "OtherTask",
     "Plan",
@@ -51,17 +78,27 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "check_other_task",
+    "check_partial_path",
     "compare",
     "confidence",
     "difference",
+    "evidence_json",
+    "evidence_of",
+    "join_measurements",
+    "kept_observation",
     "kept_serving",
-    "kept_teacher",
-    "kept_utility",
+    "load_measurement",
+    "measure_answers",
     "measure_serving",
     "measure_teacher",
     "measure_utility",
+    "observe",
     "origin_of",
     "plan_comparison",
     "quality",
+    "reliability",
+    "risk_coverage",
     "risk_coverage_area",
+    "save_measurement",
+    "widest_classes",
 ]

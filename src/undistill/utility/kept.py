@@ -3,12 +3,12 @@
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -18,60 +18,46 @@ from undistill.blackbox import AnswerFacts, BlackBox
 from undistill.files import content_hash, write_atomic
 from undistill.information import Spectrum
 from undistill.tasks import Task
+from undistill.utility.evidence import Bin, Clusters, Evidence
 from undistill.utility.quality import Quality
 from undistill.utility.serving import ServingTime, kept_serving
-from undistill.utility.teacher import OtherTask, TeacherFacts, Utility, measure_teacher, measure_utility
-
-Kept = TypeVar("Kept", TeacherFacts, Utility)
+from undistill.utility.teacher import OtherTask, TeacherFacts, Utility, observe
 
 
-def kept_teacher(folder: Path, box: BlackBox, task: Task) -> TeacherFacts:
-    """What :func:`measure_teacher` finds, from ``folder`` if it was found before.
+def kept_observation(
+    folder: Path, box: BlackBox, task: Task, shown: Sequence[int] | None = None
+) -> tuple[TeacherFacts, Evidence]:
+    """What :func:`observe` finds, from ``folder`` if it was found before.
 
-    It depends on the black box, the task and the code that measures, and a file of another one is not used; nor is one
-    that is damaged. The time of serving is kept beside it, so that whoever measures again says the same.
+    It depends on the black box, the task, the classes that are shown and the code that measures, and a file of another
+    one is not used; nor is one that is damaged. The time of serving is kept beside it, so that whoever measures again
+    says the same.
+
+    Args:
+        folder: of the audit.
+        box: the teacher.
+        task: what it is for.
+        shown: as of :func:`observe`.
     """
-    return _kept(
-        folder, "facts", box, task, lambda: measure_teacher(box, task, serving=_serving(folder, box, task)), _teacher
-    )
-
-
-def kept_utility(folder: Path, box: BlackBox, task: Task) -> Utility:
-    """What :func:`measure_utility` finds of the answers to the test split, kept in the same way."""
-
-    def measure() -> Utility:
-        return measure_utility(box, task, box.answers(task.test), serving=_serving(folder, box, task))
-
-    return _kept(folder, "utility", box, task, measure, _utility)
+    about = [box.name, box.fingerprint, task.fingerprint, list(box.defences), shown and list(shown), _measuring_code()]
+    path = folder / "measured" / f"{box.fingerprint[:16]}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = file.metadata() or {}
+            if held.get("about") == content_hash(about):
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                return _observation(_joined(json.loads(held["values"]), tensors))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        pass  # there is none, or it is damaged: measured anew
+    facts, evidence = observe(box, task, shown=shown, serving=_serving(folder, box, task))
+    tensors = {}
+    values = _without_tensors({"facts": asdict(facts), "evidence": asdict(evidence)}, "", tensors)
+    write_atomic(path, save(tensors, metadata={"about": content_hash(about), "values": json.dumps(values)}))
+    return facts, evidence
 
 
 def _serving(folder: Path, box: BlackBox, task: Task) -> ServingTime:
     return kept_serving(folder / "serving" / f"{box.fingerprint[:16]}.json", box, task.test)
-
-
-def _kept(
-    folder: Path,
-    kind: str,
-    box: BlackBox,
-    task: Task,
-    measure: Callable[[], Kept],
-    build: Callable[[dict[str, Any]], Kept],
-) -> Kept:
-    about = content_hash([kind, box.name, box.fingerprint, task.fingerprint, list(box.defences), _measuring_code()])
-    path = folder / "measured" / f"{box.fingerprint[:16]}-{kind}.safetensors"
-    try:
-        with safe_open(path, framework="pt") as file:
-            held = file.metadata() or {}
-            if held.get("about") == about:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-                return build(_joined(json.loads(held["values"]), tensors))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        pass  # there is none, or it is damaged: measured anew
-    found = measure()
-    tensors = {}
-    values = _without_tensors(asdict(found), "", tensors)
-    write_atomic(path, save(tensors, metadata={"about": about, "values": json.dumps(values)}))
-    return found
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -92,6 +78,22 @@ def _joined(value: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]
             place = place[key]
         place[last] = tensor
     return value
+
+
+def _observation(value: dict[str, Any]) -> tuple[TeacherFacts, Evidence]:
+    return _teacher(value["facts"]), _evidence(value["evidence"])
+
+
+def _evidence(value: dict[str, Any]) -> Evidence:
+    made = {
+        "shown": _tuple(value["shown"]),
+        "spectra": {split: _spectrum(held) for split, held in value["spectra"].items()},
+        "clusters": {split: Clusters(**held) for split, held in value["clusters"].items()},
+        "reliability": tuple(Bin(**held) for held in value["reliability"]),
+        "coverage": _tuple(value["coverage"]),
+        "risk": _tuple(value["risk"]),
+    }
+    return Evidence(**value | made)
 
 
 def _teacher(value: dict[str, Any]) -> TeacherFacts:
@@ -126,5 +128,7 @@ def _tuple(value: Any) -> Any:
 
 @cache
 def _measuring_code() -> str:
-    modules = [sys.modules[kind.__module__] for kind in (AnswerFacts, Spectrum, Quality, ServingTime, TeacherFacts)]
+    modules = [
+        sys.modules[kind.__module__] for kind in (AnswerFacts, Evidence, Spectrum, Quality, ServingTime, TeacherFacts)
+    ]
     return content_hash([version("undistill"), *map(inspect.getsource, modules)])

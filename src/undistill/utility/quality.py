@@ -177,9 +177,18 @@ def risk_coverage_area(sure: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> 
     >>> round(risk_coverage_area(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True])), 4)
     0.2778
     """
+    return risks(sure, right).mean().item()
+
+
+def risks(sure: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The share of wrong answers among the k most confident, for every k = 1..n; see :func:`risk_coverage_area`.
+
+    >>> risks(torch.tensor([0.9, 0.8]), torch.tensor([True, False]))
+    tensor([0.0000, 0.5000], dtype=torch.float64)
+    """
     order = sure.argsort(descending=True)
     _, ties, counts = sure[order].unique_consecutive(return_inverse=True, return_counts=True)
     wrong = (~right[order]).double()
     shares = wrong.new_zeros(len(counts)).index_add_(0, ties, wrong) / counts
     taken = torch.arange(1, len(wrong) + 1, device=wrong.device)
-    return (shares[ties].cumsum(0) / taken).mean().item()
+    return shares[ties].cumsum(0) / taken

@@ -1,5 +1,6 @@
 """What is measured of one teacher."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from undistill.blackbox import AnswerFacts, BlackBox, Steadiness, answer_facts
 from undistill.errors import InputError
 from undistill.files import json_number
 from undistill.information import Spectrum, spectrum_compute, spectrum_json, spectrum_update
-from undistill.tasks import Task, check_same_shape
+from undistill.tasks import Split, Task, check_same_shape
 from undistill.training import accuracy
+from undistill.utility.evidence import Evidence, evidence_of
 from undistill.utility.origin import origin_of
 from undistill.utility.quality import Quality, auroc, confidence, quality
 from undistill.utility.serving import ServingTime, measure_serving
@@ -144,7 +146,48 @@ def measure_teacher(
     """
     if other is not None:
         check_other_task(other, task)
-    train, validation, test = (box.answers(split) for split in (task.train, task.validation, task.test))
+    return _facts(
+        box, task, {name: box.answers(split) for name, split in _splits(task).items()}, other, serving, steadiness
+    )
+
+
+def observe(
+    box: BlackBox, task: Task, *, shown: Sequence[int] | None = None, serving: ServingTime | None = None
+) -> tuple[TeacherFacts, Evidence]:
+    """Measure a teacher as :func:`measure_teacher` does, and keep of the same answers what pictures need.
+
+    Args:
+        box: the teacher, with whatever is done to its answers.
+        task: what it is for.
+        shown: classes of which clusters are kept; by default those that this teacher spreads most.
+        serving: how long its answers take, if that was measured before.
+    """
+    answers = {name: box.answers(split) for name, split in _splits(task).items()}
+    facts = _facts(box, task, answers, None, serving, None)
+    evidence = evidence_of(
+        box.name,
+        box.fingerprint,
+        {name: answers[name] for name in ("train", "test")},
+        {"train": task.train.labels, "test": task.test.labels},
+        {"train": facts.train, "test": facts.test},
+        shown=shown,
+    )
+    return facts, evidence
+
+
+def _splits(task: Task) -> dict[str, Split]:
+    return {"train": task.train, "validation": task.validation, "test": task.test}
+
+
+def _facts(
+    box: BlackBox,
+    task: Task,
+    answers: Mapping[str, Float[Tensor, "_ classes"]],
+    other: Task | None,
+    serving: ServingTime | None,
+    steadiness: Steadiness | None,
+) -> TeacherFacts:
+    train, validation, test = answers["train"], answers["validation"], answers["test"]
     return TeacherFacts(
         name=box.name,
         fingerprint=box.fingerprint,
