@@ -8,6 +8,7 @@ import pytest
 
 from undistill.attacks import KD
 from undistill.audit import RayCluster, Trial, audit
+from undistill.audit import cluster as cluster_room
 from undistill.audit.cluster import AnswerKeeper, _check_code, _room
 from undistill.audit.run import Plan
 from undistill.blackbox import Page, Queries
@@ -61,6 +62,17 @@ def test_a_node_with_other_code_is_refused():
     _check_code(trial, trial.key)
     with pytest.raises(InputError, match=r"placebo of kd .* another version of undistill .* install the same on all"):
         _check_code(trial, "0" * 64)
+
+
+def test_what_the_cluster_has_lost_is_run_again_and_is_no_outcome(monkeypatch):
+    ray = pytest.importorskip("ray")
+    lost, other = ray.exceptions.RayError("the keeper of the answers is out of reach"), ValueError("a broken attack")
+    monkeypatch.setattr(cluster_room, "_unpack", lambda context: ({}, {}))
+    monkeypatch.setattr(cluster_room, "run_pack", lambda *_: [{"accuracy": 1.0}, lost])
+    with pytest.raises(ray.exceptions.RayError, match="out of reach"):
+        cluster_room._train([], None, (), [])
+    monkeypatch.setattr(cluster_room, "run_pack", lambda *_: [{"accuracy": 1.0}, other])
+    assert cluster_room._train([], None, (), []) == [{"accuracy": 1.0}, other]
 
 
 def nodes(*resources):

@@ -48,7 +48,8 @@ def test_a_finished_result_is_not_touched_where_nothing_is_missing(task, protoco
 
     recorder.stage = stage
     audit(teachers / "ce", task, out=tmp_path, protocol=protocol, workers=1, watcher=recorder)
-    assert recorder.stages[-1] == ("judge on test", 6, 6)
+    assert recorder.stages
+    assert recorder.trials == []
     assert (tmp_path / "audit.json").read_bytes() == found
 
 

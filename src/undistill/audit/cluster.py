@@ -240,7 +240,11 @@ def _train(context: list[Any], keeper: Any, pack: Pack, keys: list[str]) -> list
     for trial, key in zip(pack, keys, strict=True):
         _check_code(trial, key)
     with one_thread():
-        return run_pack(pack, tasks, boxes, ClusterAnswers(keeper, frozenset(tasks)))
+        outcomes = run_pack(pack, tasks, boxes, ClusterAnswers(keeper, frozenset(tasks)))
+    for outcome in outcomes:
+        if isinstance(outcome, require("ray", "ray").exceptions.RayError):
+            raise outcome  # what the cluster has lost is no outcome: Ray runs the pack again
+    return outcomes
 
 
 def _check_code(trial: Trial, key: str) -> None:
