@@ -47,7 +47,13 @@ function draw(name) {
   place.dataset.drawn = "yes";
 }
 
+// Plotly takes a second or two to compile, so that it is kept as text until the page stands and a figure needs it.
+function load_plotly() {
+  if (!window.Plotly) document.head.append(element("script", {}, find("#plotly").textContent));
+}
+
 function chart(place, traces, layout, height) {
+  load_plotly();
   const ink = colour("--ink"), soft = colour("--soft"), line = colour("--line");
   const width = printing ? Math.min(660, place.clientWidth) : place.clientWidth;
   const axes = {};
@@ -727,10 +733,10 @@ function draw_rest() {
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target.id.slice(5))) draw(entry.target.id.slice(5));
 }, { rootMargin: "200px" });
-for (const name of names) seen.observe(find("#plot-" + name));
+const watch = () => { for (const name of names) seen.observe(find("#plot-" + name)); draw_rest(); };
 const redraw = () => { legends(); for (const name of drawn) draw(name); };
 legends();
-if (window.requestIdleCallback) requestIdleCallback(draw_rest, { timeout: 800 }); else setTimeout(draw_rest, 50);
+addEventListener("load", () => setTimeout(watch, 0));
 
 let width = innerWidth, waiting = 0;
 addEventListener("resize", () => {
