@@ -11,7 +11,8 @@ from benchmarks.throughput import PlainDataset, crop_at_random, flip_at_random, 
 from benchmarks.timing import Figure, quotients, stopwatch, take_turns
 from undistill.attacks import DKD, KD, NKD, TTM, Attack, LabelOnly
 from undistill.audit import Store, Trial
-from undistill.audit.execution import Workers
+from undistill.audit.execution import Pool
+from undistill.audit.packing import pack
 from undistill.blackbox import AnswerCache, LocalBlackBox
 from undistill.models import Classifier
 from undistill.tasks import Task
@@ -47,8 +48,8 @@ def plain_way(
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store, cache = Store(Path(folder) / "trials"), AnswerCache(Path(folder) / "answers")
-            with Workers([task], [box], store, cache, workers=1) as pool:
-                pool.run(trials, lambda trial, outcome: None)
+            with Pool([task], [box], cache, workers=1) as pool:
+                pool.run(pack(trials, workers=1), store.write)
 
     def plain() -> None:
         for attack in attacks:

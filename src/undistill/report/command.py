@@ -1,12 +1,16 @@
 """The command that reproduces an audit, from what ``audit.json`` says of it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from undistill.attacks import ATTACKS
 from undistill.audit.trial import describe_attack
+from undistill.audit.versions import BOTH_REGIMES
+
+VERSION = re.compile(r"undistill-(\w+) v")  # in "undistill-quick v1" and "custom (from undistill-quick v1)"
 
 
 def command_of(result: Mapping[str, Any]) -> str:
@@ -28,6 +32,8 @@ def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
     protocol, teacher = result["protocol"], result["teacher"]
     yield ["--out", "OUT"]
     yield from _task(result["task"]["source"], "")
+    if named := VERSION.search(protocol["version"]):
+        yield ["--protocol", named[1]]
     for student in protocol["students"]:
         yield ["--student", student]
     for grid in protocol["attacks"]:
@@ -35,9 +41,7 @@ def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for defence in teacher["output_defences"]:
         yield ["--output-defence", _method(defence)]
     yield ["--access", protocol["access"]]
-    yield ["--data", protocol["data"]["name"]]
-    if "other" in protocol["data"]:
-        yield from _task(protocol["data"]["other"]["source"], "other-")
+    yield from _data(protocol)
     queries = protocol["queries"]
     yield ["--query-mode", queries["mode"]]
     if queries["mode"] == "cached-views":
@@ -55,6 +59,18 @@ def _options(result: Mapping[str, Any]) -> Iterator[list[str]]:
             yield [f"--{name.replace('_', '-')}", str(each)]
     if result["undefended"]["name"] not in (teacher["name"], "undefended"):
         yield ["--undefended", result["undefended"]["name"]]
+
+
+def _data(protocol: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Kinds of images; a version's own go without saying, for a task may lack one of them."""
+    version = VERSION.search(protocol["version"])
+    names = [data["name"] for data in protocol["data"]]
+    if version and names == [str(data) for data in BOTH_REGIMES]:
+        return
+    for data in protocol["data"]:
+        yield ["--data", data["name"]]
+        if "other" in data:
+            yield from _task(data["other"]["source"], "other-")
 
 
 def _task(source: Mapping[str, Any], prefix: str) -> Iterator[list[str]]:

@@ -44,7 +44,7 @@ def label_audits(audits: Sequence[AuditFiles]) -> list[Shown]:
     features: list[Callable[[AuditFiles], str]] = [
         lambda audit: " + ".join(defence["words"] for defence in audit.result["teacher"]["output_defences"]),
         lambda audit: f"access {audit.result['protocol']['access']}",
-        lambda audit: f"data {audit.result['protocol']['data']['name']}",
+        lambda audit: f"data {', '.join(data['name'] for data in audit.result['protocol']['data'])}",
         lambda audit: audit.result["protocol"]["queries"]["mode"],
         lambda audit: f"budget {audit.result['protocol']['queries']['budget'] or 'none'}",
         lambda audit: str(audit.result["protocol"].get("version", "")),
@@ -191,7 +191,7 @@ def query_curves(shown: Sequence[Shown]) -> list[dict[str, Any]]:
         result = one.result
         defences = " + ".join(defence["words"] for defence in result["teacher"]["output_defences"])
         for cell in result["cells"]:
-            data = str(cell.get("data") or result["protocol"]["data"]["name"]).partition(":")[0]
+            data = cell["data"].partition(":")[0]
             task = result["task"]["fingerprint"]
             key = (task, result["teacher"]["name"], defences, cell["attack"], cell["student"], data)
             lines.setdefault(key, []).append({"queries": cell["queries"], "audit": one.label, **cell["leak"]})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # Rational arithmetic: the standard deviation of equal numbers is exactly 0, whatever their binary expansion.
 from statistics import mean, stdev
 
-from scipy import special
+import scipy  # its parts are loaded when they are first used
 
 from undistill.errors import InputError
 from undistill.statistics.checks import Values, check_alpha, finite_values
@@ -76,13 +76,13 @@ class PairedDifference:
             return 1.0
         if self.standard_deviation == 0:
             return 0.0 if self.mean > 0 else 1.0
-        return float(special.stdtr(self.n - 1, -self.mean / self.standard_deviation * math.sqrt(self.n)))
+        return float(scipy.special.stdtr(self.n - 1, -self.mean / self.standard_deviation * math.sqrt(self.n)))
 
     def _reach(self, alpha: float) -> float:
         check_alpha(alpha)
         if self.n == 1:
             return math.inf
-        return -float(special.stdtrit(self.n - 1, alpha)) * self.standard_deviation / math.sqrt(self.n)
+        return -float(scipy.special.stdtrit(self.n - 1, alpha)) * self.standard_deviation / math.sqrt(self.n)
 
 
 def paired_difference(a: Values, b: Values) -> PairedDifference:

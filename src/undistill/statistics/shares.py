@@ -1,6 +1,6 @@
 """Two shares: is one larger than chance would make it?"""
 
-from scipy import stats
+import scipy  # its parts are loaded when they are first used
 
 from undistill.errors import InputError
 
@@ -30,4 +30,4 @@ def share_p_value(right: int, of: int, other_right: int, of_other: int) -> float
     for count, total in ((right, of), (other_right, of_other)):
         if not 0 <= count <= total or total < 1:
             raise InputError(f"{count} of {total} is no share; counts must be 0 or more, of at least 1, and not above")
-    return float(stats.hypergeom.sf(right - 1, of + of_other, right + other_right, of))
+    return float(scipy.stats.hypergeom.sf(right - 1, of + of_other, right + other_right, of))
