@@ -64,7 +64,7 @@ def test_a_protocol_refuses_what_its_attacker_cannot_run(others):
     with pytest.raises(
         InputError, match=r"protocol: seeds is 1.*; access 'label' leaves nothing to picky .*needed by kd$"
     ):
-        Protocol(("mlp-4",), Recipe(), ((KD(),), (Picky(),)), seeds=1, access=LabelAccess(), data=others)
+        Protocol(("mlp-4",), Recipe(), ((KD(),), (Picky(),)), seeds=1, access=LabelAccess(), data=(others,))
 
 
 def test_students_and_budgets_are_tried_beforehand(task):

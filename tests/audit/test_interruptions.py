@@ -35,6 +35,7 @@ def start(teachers, protocol, tmp_path):
         "--attack": "kd:temperature=4",
         "--smoothing": 0.1,
         "--placebo-smoothing": 0.1,
+        "--data": "train",
         "--seeds": protocol.seeds,
     }
     command = [sys.executable, "-m", "undistill", "audit", str(teachers / "ce"), "--task", "digits"]

@@ -18,7 +18,7 @@ def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
     assert status == 0
     assert " ".join(found["sentence"].split()) in " ".join(out.split())
     assert f"Details: {tmp_path / 'out' / 'audit.json'}" in out
-    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
+    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith(("Details: ", "Report: ")))
     assert "judge on test: 6/6 trials" in err
     flags = dict.fromkeys(flag["name"] for flag in found["flags"])
     assert {"ls-at-edge", "attack-too-weak"} <= flags.keys()
@@ -97,7 +97,7 @@ def test_options_can_stand_in_a_file(run, teacher, tmp_path, suffix):
     assert found["protocol"]["margin"] == 2.0
     assert found["threat_card"]["tuning"] == {"kd": 2, "kd-no-labels": 1}
     assert len(found["cells"]) == 4
-    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("Details: "))
+    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith(("Details: ", "Report: ")))
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,7 @@ def planned(run, quick, monkeypatch):
     def plan(*more, bare=False):
         seen = []
         monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
+        monkeypatch.setattr("undistill.cli.app.write_report", lambda places, path: path)
         place = quick.index("--attack")
         words = [quick[0], quick[1], *quick[2:place], *quick[place + 2 :]]
         if bare:

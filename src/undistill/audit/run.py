@@ -173,12 +173,17 @@ def audit_all(
         plan = Plan(task, protocol, everyone)
         with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
             _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
+            complete = True
             while trials := plan.judging(outcomes):
+                complete = False
                 _run_stage("judge on test", trials, executor, outcomes, diary)
                 standing = plan.standing(outcomes)
                 for box in boxes:
                     diary.judged(box.name, standing[box.fingerprint])
-        used = sorted({trial.key for trial in plan.used(outcomes)})
+            judging = plan.used(outcomes)
+            if complete:  # says so
+                _run_stage("judge on test", judging, executor, outcomes, diary)
+        used = sorted({trial.key for trial in (*plan.tuning(), *judging)})
         write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
         judged = plan.judged(outcomes, reference)
         plain, plain_evidence = kept_observation(out, reference, task)
@@ -361,12 +366,12 @@ class Plan:
         be stored; empty when every cell is decided or has come to its last look."""
         return self._look(cache(store.read), store)[1]
 
-    def smallest(self, store: Store | None) -> list[Trial]:
+    def smallest(self, store: Store | None = None) -> list[Trial]:
         """As many trials as are judged if the first look decides all. Each choice is shown by the setting that is
         chosen as far as the store knows it, else by its first."""
         return self._sketch(self.protocol.all_looks[0], store)
 
-    def largest(self, store: Store | None) -> list[Trial]:
+    def largest(self, store: Store | None = None) -> list[Trial]:
         """The same if every cell gets all of its seeds."""
         return self._sketch(self.protocol.seeds, store)
 
@@ -444,16 +449,17 @@ class Plan:
         return {box.fingerprint: self._judge(box, counts, read) for box in self.boxes} if counts else {}
 
     def used(self, store: Store) -> list[Trial]:
-        """All trials that the outcomes of the cells rest on."""
+        """The trials on the judged seeds that the outcomes of the cells rest on, each once."""
         read = cache(store.read)
         counts, _ = self._look(read, store)
         boxes = {box.fingerprint: box for box in self.boxes}
-        return self.tuning() + [
+        trials = (
             trial
             for (place, fingerprint), size in counts.items()
             for choice in self._choices([(place, boxes[fingerprint])])
             for trial in self._seeded([self._choose(choice, read)[0]], size)
-        ]
+        )
+        return list(dict.fromkeys(trials))
 
     def _measured(self, place: Place, box: BlackBox, count: int, read: Read) -> Measured:
         """The accuracies of a cell over its first ``count`` seeds."""
@@ -511,8 +517,8 @@ def open_executor(
     return Pool(tasks, boxes, AnswerCache(answers, answer_space), workers)
 
 
-def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store, watcher: Watcher) -> set[str]:
-    """Run the trials that the store lacks, and store each outcome as soon as its trial ends; the keys of all."""
+def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store, watcher: Watcher) -> None:
+    """Run the trials that the store lacks, and store each outcome as soon as its trial ends."""
     wanted = {trial.key: trial for trial in trials}
     missing = store.missing(wanted.values(), watcher.note)
 
@@ -522,7 +528,6 @@ def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store
 
     watcher.stage(Stage(title, tuple(wanted.values()), tuple(missing), executor.workers))
     executor.run(pack(missing, executor.workers), done)
-    return set(wanted)
 
 
 def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
