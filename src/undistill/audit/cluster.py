@@ -80,16 +80,17 @@ class RayExecutor(Executor):
             context = ray.put((by_fingerprint(tasks), by_fingerprint(boxes)))
             # A process of a dying node may still report that others are out of its reach: that is no reason to stop.
             retried = {"max_retries": RETRIES, "retry_exceptions": [ray.exceptions.RayError]}
-            needs = {"num_cpus": cluster.cpus_per_trial, **retried}
-            # Answers are asked on a CPU, as everywhere. A trial that waits for them makes room for just that.
-            asking = ray.remote(**needs)(_ask)
+            # Answers are asked on a CPU, as everywhere. They wait for none: those who wait for them hold all that there
+            # are, and a pack, which waits in several threads, does not give its own back meanwhile.
+            asking = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", **retried)(_ask)
             here = ray.get_runtime_context().get_node_id()
             place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
             # If it is lost nevertheless, it begins anew, and answers are asked for again.
             lasting = {"max_restarts": -1, "max_task_retries": -1}
             keeper = ray.remote(num_cpus=0, scheduling_strategy=place, **lasting)(AnswerKeeper)
             self._keeper = keeper.remote([context], asking, answer_space)
-            self._train = ray.remote(**needs, num_gpus=cluster.gpus_per_trial)(_train)
+            needs = {"num_cpus": cluster.cpus_per_trial, "num_gpus": cluster.gpus_per_trial}
+            self._train = ray.remote(**needs, **retried)(_train)
             self._context = context
             self._running: dict[Any, Pack] = {}
         except BaseException:
