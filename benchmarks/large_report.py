@@ -139,6 +139,7 @@ def make_audit(
             cells.append(
                 {
                     "attack": attack,
+                    "data": "train",
                     "student": student,
                     "outcome": "attack too weak" if attack == "attack-1" and outcome != "leaks" else outcome,
                     "knockoff": knockoff,

@@ -30,7 +30,7 @@ def test_an_audit_writes_json_and_says_what_it_found(run, quick, tmp_path):
     assert f"unseen by teacher {found['threat_card']['unseen']}" in " ".join(out.split())
     again = run(*quick)
     assert again[:2] == (0, out)
-    assert "judge on test" not in again.err, "there is nothing left to run"
+    assert "judge on test: 6 trials, 6 stored" in again.err
 
 
 def test_several_teachers_get_a_folder_each(run, quick, teacher, tmp_path):
@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(run, refused, quick, tmp_
     done, fsync = [], os.fsync
 
     def full(*arguments):
-        if where.endswith("fsync") and len(done) < 5:
+        if where.endswith("fsync") and len(done) < 9:
             done.append(arguments)
             return fsync(*arguments)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(run, refused, quick, tmp_
         sentence = refused(*quick)
     assert "disk is full" in sentence or "No space left on device" in sentence
     kept = len(list((tmp_path / "out" / "trials").iterdir()))
-    assert kept in (3, 4)
+    assert kept == 4
     status, _, err = run(*quick)
     assert status == 0
     assert f"judge on test: 6 trials, {kept} stored" in err

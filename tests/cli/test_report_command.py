@@ -1,3 +1,4 @@
+import html
 import json
 import shlex
 
@@ -10,7 +11,7 @@ def test_an_audit_ends_in_a_report_that_can_be_made_anew(run, quick, tmp_path):
     assert ran.status == 0
     assert ran.out.splitlines()[-1] == f"Report: {out / 'report.html'}"
     page = (out / "report.html").read_bytes()
-    assert json.loads((out / "audit.json").read_text())["sentence"].encode() in page
+    assert json.loads((out / "audit.json").read_text())["sentence"] in html.unescape(page.decode())
     (out / "report.html").unlink()
     assert run("report", out) == (0, f"Report: {out / 'report.html'}\n", "")
     assert (out / "report.html").read_bytes() == page

@@ -28,7 +28,6 @@ from undistill.utility import Measurement
 
 PARTS = Path(__file__).parent / "page"  # template, style and script
 REPORT = "report.html"
-DOCS = "https://undistill.readthedocs.io/en/latest/"
 
 
 def write_report(places: str | Path | Sequence[str | Path], path: str | Path | None = None) -> Path:
@@ -213,15 +212,7 @@ def _audit(one: Shown) -> dict[str, Any]:
 
 
 def _flag(flag: Mapping[str, Any]) -> dict[str, Any]:
-    link = str(flag.get("docs") or "")
-    if link and not link.startswith(("https://", "http://")):
-        link = DOCS + link.removeprefix("docs/").lstrip("/").replace(".md", ".html")
-    return {
-        "name": flag["name"],
-        "sentence": flag["sentence"],
-        "severity": flag.get("severity", "warning"),
-        "link": link,
-    }
+    return {name: flag[name] for name in ("name", "sentence", "severity", "docs")}
 
 
 def _settings(one: Shown) -> dict[str, str]:
