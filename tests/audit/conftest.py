@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,45 @@ def teachers(task, tmp_path_factory):
     for name, defence in (("ce", CrossEntropy()), ("cmim", CMIM())):
         train_teacher(task, "mlp-4", defence, RECIPE, seed=0, folder=root / name)
     return root
+
+
+@pytest.fixture
+def command(protocol, teachers):
+    """The command line of the audit of ``ce`` under ``protocol``."""
+
+    def words(out: Path, workers: int) -> list[str]:
+        options = {
+            "--epochs": protocol.recipe.epochs,
+            "--batch-size": protocol.recipe.batch_size,
+            "--learning-rate": protocol.recipe.learning_rate,
+            "--clip-norm": protocol.recipe.clip_norm,
+            "--classes": 3,
+            "--student": "mlp-4",
+            "--attack": "kd:temperature=4",
+            "--smoothing": 0.1,
+            "--placebo-smoothing": 0.1,
+            "--data": "train",
+            "--seeds": protocol.seeds,
+            "--workers": workers,
+            "--out": out,
+        }
+        start = [sys.executable, "-m", "undistill", "audit", teachers / "ce", "--task", "digits"]
+        return [str(word) for word in (*start, *(word for option in options.items() for word in option))]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def result_of():
+    """Reads ``audit.json`` without the serving times, which a clock has measured."""
+
+    def read(folder: Path) -> dict:
+        held = json.loads((folder / "audit.json").read_text())
+        for name in ("teacher", "undefended"):
+            assert held[name]["utility"]["serving"].pop("seconds_per_1000") > 0
+        return held
+
+    return read
 
 
 @pytest.fixture(scope="session")

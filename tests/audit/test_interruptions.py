@@ -1,11 +1,9 @@
 """Audits in a process of their own that are stopped in the middle."""
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,28 +20,13 @@ def protocol(protocol):
 
 
 @pytest.fixture
-def start(teachers, protocol, tmp_path):
+def start(command, tmp_path):
     """Starts ``undistill audit`` and waits until it has stored a few trials."""
     started = []
-    options = {
-        "--epochs": protocol.recipe.epochs,
-        "--batch-size": protocol.recipe.batch_size,
-        "--learning-rate": protocol.recipe.learning_rate,
-        "--clip-norm": protocol.recipe.clip_norm,
-        "--classes": 3,
-        "--student": "mlp-4",
-        "--attack": "kd:temperature=4",
-        "--smoothing": 0.1,
-        "--placebo-smoothing": 0.1,
-        "--data": "train",
-        "--seeds": protocol.seeds,
-    }
-    command = [sys.executable, "-m", "undistill", "audit", str(teachers / "ce"), "--task", "digits"]
-    command += [str(part) for option in options.items() for part in option]
 
     def run(workers):
         process = subprocess.Popen(
-            [*command, "--out", str(tmp_path / "out"), "--workers", str(workers)],
+            command(tmp_path / "out", workers),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,34 +49,31 @@ def stored(folder: Path) -> list[Path]:
     return list((folder / "out" / "trials").glob("[!.]*.json"))
 
 
-def finish_and_compare(task, protocol, teachers, tmp_path, recorder):
-    """Go on in this process, under the same content hashes, and compare with an audit that ran through."""
-    kept = len(stored(tmp_path))
-    total = 3 * protocol.seeds
-    assert 4 <= kept < total
-    audit(teachers / "ce", task, out=tmp_path / "out", protocol=protocol, workers=1, watcher=recorder)
-    assert len(recorder.trials) == total - kept
-    audit(teachers / "ce", task, out=tmp_path / "through", protocol=protocol, workers=1)
-    assert result_of(tmp_path / "out") == result_of(tmp_path / "through")
+@pytest.fixture
+def finish_and_compare(task, protocol, teachers, tmp_path, recorder, result_of):
+    """Goes on in this process, under the same content hashes, and compares with an audit that ran through."""
+
+    def finish():
+        kept = len(stored(tmp_path))
+        total = 3 * protocol.seeds
+        assert 4 <= kept < total
+        audit(teachers / "ce", task, out=tmp_path / "out", protocol=protocol, workers=1, watcher=recorder)
+        assert len(recorder.trials) == total - kept
+        audit(teachers / "ce", task, out=tmp_path / "through", protocol=protocol, workers=1)
+        assert result_of(tmp_path / "out") == result_of(tmp_path / "through")
+
+    return finish
 
 
-def result_of(folder: Path) -> dict:
-    """``audit.json`` without the serving times, which a clock has measured."""
-    held = json.loads((folder / "audit.json").read_text())
-    for name in ("teacher", "undefended"):
-        assert held[name]["utility"]["serving"].pop("seconds_per_1000") > 0
-    return held
-
-
-def test_an_audit_that_was_killed_goes_on_as_if_it_had_not_been(task, protocol, teachers, tmp_path, start, recorder):
+def test_an_audit_that_was_killed_goes_on_as_if_it_had_not_been(start, finish_and_compare):
     process = start(workers=1)
     time.sleep(random.uniform(0, 0.05))
     process.kill()
     process.communicate()
-    finish_and_compare(task, protocol, teachers, tmp_path, recorder)
+    finish_and_compare()
 
 
-def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(task, protocol, teachers, tmp_path, start, recorder):
+def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(start, finish_and_compare):
     process = start(workers=2)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
@@ -106,4 +86,4 @@ def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(task, protocol, teac
     assert "Traceback" not in out + error
     _, alive = psutil.wait_procs(children, timeout=10)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
-    finish_and_compare(task, protocol, teachers, tmp_path, recorder)
+    finish_and_compare()

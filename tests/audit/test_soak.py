@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -25,25 +24,6 @@ FULL_DISKS = 10
 @pytest.fixture
 def protocol(protocol):
     return replace(protocol, seeds=400)
-
-
-def command(protocol, teacher, out):
-    options = {
-        "--epochs": protocol.recipe.epochs,
-        "--batch-size": protocol.recipe.batch_size,
-        "--learning-rate": protocol.recipe.learning_rate,
-        "--clip-norm": protocol.recipe.clip_norm,
-        "--classes": 3,
-        "--student": "mlp-4",
-        "--attack": "kd:temperature=4",
-        "--smoothing": 0.1,
-        "--placebo-smoothing": 0.1,
-        "--seeds": protocol.seeds,
-        "--workers": 2,
-        "--out": out,
-    }
-    words = [sys.executable, "-m", "undistill", "audit", teacher, "--task", "digits"]
-    return [*map(str, words), *(str(word) for pair in options.items() for word in pair)]
 
 
 def whole(out):
@@ -66,12 +46,14 @@ def spoil(path, generator):
 
 
 @pytest.mark.slow
-def test_an_audit_survives_kills_full_disks_and_damage(task, protocol, teachers, tmp_path, recorder, monkeypatch):
+def test_an_audit_survives_kills_full_disks_and_damage(
+    task, protocol, teachers, command, result_of, tmp_path, recorder, monkeypatch
+):
     generator, out = random.Random(0), tmp_path / "out"
     trials, kills, safe = out / "trials", 0, set()
     while kills < KILLS:
         process = subprocess.Popen(
-            command(protocol, teachers / "ce", out),
+            command(out, workers=2),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -97,7 +79,8 @@ def test_an_audit_survives_kills_full_disks_and_damage(task, protocol, teachers,
             assert json.loads((out / "audit.json").read_text())["state"] == "running"
         safe = now
         for folder in (trials, out / "answers"):
-            files = sorted(path for path in folder.rglob("*.*") if path.suffix in (".json", ".safetensors"))
+            found = (path for path in folder.rglob("*.*") if path.suffix in (".json", ".safetensors"))
+            files = sorted(path for path in found if path.stat().st_size)  # one that was emptied before holds nothing
             if files and generator.random() < 0.3:
                 hit = generator.choice(files)
                 spoil(hit, generator)
@@ -126,8 +109,4 @@ def test_an_audit_survives_kills_full_disks_and_damage(task, protocol, teachers,
     audit(teachers / "ce", task, out=out, protocol=protocol, workers=1, watcher=recorder)
     assert len(recorder.trials) == len(set(recorder.trials)) == total - len(safe), "what was stored did not run again"
     audit(teachers / "ce", task, out=tmp_path / "through", protocol=protocol, workers=1)
-    found = [json.loads((folder / "audit.json").read_text()) for folder in (out, tmp_path / "through")]
-    for result in found:
-        for name in ("teacher", "undefended"):
-            assert result[name]["utility"]["serving"].pop("seconds_per_1000") > 0  # a clock has measured it
-    assert found[0] == found[1]
+    assert result_of(out) == result_of(tmp_path / "through")
