@@ -232,7 +232,7 @@ def open_all(
     protocol: Protocol | None,
     undefended: TeacherLike | None,
     trust_import_path: bool,
-) -> "Opened":
+) -> Opened:
     """What an audit begins with; arguments as of :func:`audit_all`.
 
     Raises:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from undistill.information.divergence import kl_divergence
-from undistill.information.powers import DEFAULT_POWERS, check_powers, temper
+from undistill.information.powers import DEFAULT_POWERS, at_least_float32, check_powers, temper
 from undistill.information.sample import ClusterSample, answers_per_class, empty_sample, sample_join
 from undistill.information.spectrum import (
     Spectrum,
@@ -25,6 +25,7 @@ __all__ = [
     "Spectrum",
     "SpectrumSums",
     "answers_per_class",
+    "at_least_float32",
     "check_powers",
     "cmi",
     "empty_sample",

@@ -65,6 +65,13 @@ def temper(logits: Float[Tensor, "*batch classes"], power: float) -> Float[Tenso
     >>> temper(torch.tensor([0.8, 0.2]).log(), 2.0).exp()
     tensor([0.9412, 0.0588])
     """
-    if logits.dtype not in (torch.float32, torch.float64):
-        logits = logits.float()
-    return torch.log_softmax(power * logits, dim=-1)
+    return torch.log_softmax(power * at_least_float32(logits), dim=-1)
+
+
+def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Numbers of 16 bits in float32; others as they are.
+
+    >>> at_least_float32(torch.tensor([0.5], dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from undistill.defences.training.defence import Defence, Workshop, nearest_published, problems_of_numbers
 from undistill.errors import InputError
+from undistill.information import at_least_float32
 
 PUBLISHED = {10: (0.05, 6.0, 2), 100: (0.035, 30.0, 7)}
 """Share, temperature and kept classes by number of classes: CIFAR-10 and CIFAR-100, ResNet-18."""
@@ -125,8 +126,7 @@ class _AdversarialSparseLoss(nn.Module):
         self, logits: Float[Tensor, "b classes"], target: Int64[Tensor, " b"], beside: Float[Tensor, "b classes"]
     ) -> Float[Tensor, " b"]:
         with torch.autocast(logits.device.type, enabled=False):
-            if logits.dtype not in (torch.float32, torch.float64):
-                logits = logits.float()
+            logits = at_least_float32(logits)
             largest, classes = (beside.detach().to(logits.dtype) / self.temperature).topk(self.kept, dim=1)
             sparse = torch.zeros_like(logits).scatter_(1, classes, torch.softmax(largest, dim=1))
             pull = (sparse.exp() * (sparse - torch.softmax(logits / self.temperature, dim=1))).sum(dim=1)

@@ -184,6 +184,20 @@ class OneBankLoss(nn.Module):
         self.centroids.recompute(batches, [1.0])
 
 
+def problems_of_bank(floor: float, decay: float) -> list[str]:
+    """What is wrong with the settings that losses with one bank share.
+
+    >>> problems_of_bank(floor=0.1, decay=1.0)
+    ['decay must lie in [0, 1), got 1.0']
+    """
+    problems = []
+    if not 0 <= floor < 1:
+        problems.append(f"floor is a share of 1/C and must lie in [0, 1), got {floor}")
+    if not 0 <= decay < 1:
+        problems.append(f"decay must lie in [0, 1), got {decay}")
+    return problems
+
+
 def log_of_share(share: float, num_classes: int) -> float:
     """Log of a share of 1/C; minus infinity for none.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from undistill.defences.training.defence import Check, Defence, Workshop, nearest_published, problems_of_numbers
 from undistill.errors import InputError, unknown_name
-from undistill.information import kl_divergence, temper
+from undistill.information import at_least_float32, kl_divergence, temper
 
 DIRECTIONS = ("nasty-to-normal", "normal-to-nasty")
 REDUCTIONS = ("batch-mean", "all-mean")
@@ -130,8 +130,7 @@ class _NastyLoss(nn.Module):
         self, logits: Float[Tensor, "b classes"], target: Int64[Tensor, " b"], beside: Float[Tensor, "b classes"]
     ) -> Float[Tensor, " b"]:
         with torch.autocast(logits.device.type, enabled=False):
-            if logits.dtype not in (torch.float32, torch.float64):
-                logits = logits.float()
+            logits = at_least_float32(logits)
             apart = self.defence.divergence(logits, beside.detach().to(logits.dtype))
             return F.cross_entropy(logits, target, reduction="none") - self.factor * apart
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from undistill.defences.training.centroids import OneBankLoss, centroids_of_start, log_of_share
+from undistill.defences.training.centroids import OneBankLoss, centroids_of_start, log_of_share, problems_of_bank
 from undistill.defences.training.defence import Defence, Workshop
 from undistill.errors import InputError
 
@@ -63,10 +63,7 @@ class NCMI(Defence):
             problems.append(f"anchor is a probability and must lie in (0, 1), got {self.anchor}")
         if not 0 < self.images < float("inf"):
             problems.append(f"images must be a finite number above 0, got {self.images}")
-        if not 0 <= self.floor < 1:
-            problems.append(f"floor is a share of 1/C and must lie in [0, 1), got {self.floor}")
-        if not 0 <= self.decay < 1:
-            problems.append(f"decay must lie in [0, 1), got {self.decay}")
+        problems += problems_of_bank(self.floor, self.decay)
         if problems:
             raise InputError("; ".join(problems) + ".")
 
