@@ -106,7 +106,16 @@ def _complete(task: Task, box: LocalBlackBox, student: str, folder: Path) -> Pie
         "--out",
         folder / "out",
     ]
-    words += ["--undefended", folder / "teacher", "--student", student, "--attack", "kd:temperature=4"]
+    words += [
+        "--undefended",
+        folder / "teacher",
+        "--student",
+        student,
+        "--attack",
+        "kd:temperature=4",
+        "--data",
+        "train",
+    ]
     words += ["--smoothing", 0.1, "--placebo-smoothing", 0.1, "--seeds", 2, "--epochs", 1, "--batch-size", 50]
     words += ["--learning-rate", recipe.learning_rate, "--clip-norm", recipe.clip_norm]
     return stopwatch(partial(subprocess.run, list(map(str, words)), check=True, capture_output=True))
