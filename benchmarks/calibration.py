@@ -40,7 +40,6 @@ class World:
         correlation: of two students of one seed.
         gap: standard deviation, over cells, of placebo mean less LS mean; 0 is the worst case, where it is hardest to
             tell which control is the better one.
-        shift: standard deviation of what separates a kind's validation from its test accuracy for good: the images.
         cells_per_reference: cells that share their label-smoothing students: the attacks of one student and regime.
     """
 
@@ -48,7 +47,6 @@ class World:
     paired: float = 0.6
     correlation: float = 0.35
     gap: float = 0.0
-    shift: float = 0.3
     cells_per_reference: int = 10
 
     def audit(self, protocol: Protocol, draws: np.random.Generator) -> "SimulatedAudit":
@@ -61,43 +59,26 @@ class World:
         def students(means: np.ndarray) -> np.ndarray:
             return 90 + means[:, None] + shared + draws.normal(0, own, (len(means), n))
 
-        def tuned(means: np.ndarray) -> np.ndarray:
-            noise = draws.normal(0, spread / sqrt(protocol.tuning_seeds), len(means))
-            return 90 + means + draws.normal(0, self.shift, len(means)) + noise
-
         groups = np.arange(cells) // self.cells_per_reference
         ls, placebo = np.zeros(groups[-1] + 1), draws.normal(0, self.gap, cells)
         knockoff = np.maximum(ls[groups], placebo) + np.array(self.leaks)
-        return SimulatedAudit(
-            students(knockoff), students(ls)[groups], students(placebo), tuned(ls)[groups], tuned(placebo)
-        )
+        return SimulatedAudit(students(knockoff), students(ls)[groups], students(placebo))
 
 
 @dataclass(frozen=True)
 class SimulatedAudit:
-    """Accuracies of every cell at every seed (cells, seeds), and validation accuracies of controls on tuning seeds."""
+    """Accuracies of every cell at every seed (cells, seeds)."""
 
     knockoff: np.ndarray
     ls: np.ndarray
     placebo: np.ndarray
-    ls_tuning: np.ndarray
-    placebo_tuning: np.ndarray
 
     def measured(self, cell: int, count: int) -> Measured:
         """A cell after its first ``count`` seeds."""
 
-        def accuracies(values: np.ndarray, tuning: float | None = None) -> Accuracies:
-            return Accuracies("", tuple(values[cell, :count].tolist()), 90.0, tuning=tuning)
-
-        return Measured(
-            f"attack {cell}",
-            "student",
-            accuracies(self.knockoff),
-            accuracies(self.ls, float(self.ls_tuning[cell])),
-            accuracies(self.placebo, float(self.placebo_tuning[cell])),
-            90.0,
-            1,
-        )
+        kinds = self.knockoff, self.ls, self.placebo
+        students = [Accuracies("", tuple(values[cell, :count].tolist()), 90.0) for values in kinds]
+        return Measured(f"attack {cell}", "student", *students, 90.0, 1)
 
     def judged(self, protocol: Protocol) -> tuple[Cell, ...]:
         """Seeds are added to inconclusive cells, look by look, as :meth:`undistill.audit.run.Plan.judging` does."""
@@ -202,11 +183,11 @@ CLEARANCE = "no cell leaks (true leak {}): the audit says *no leak found*"
 
 def questions() -> list[Question]:
     """All of them; the spread of paired differences is that of the recorded self-check on digits."""
-    found = [Question(NULL, name, everywhere(0.0), leaks, True, 0.05) for name in ("quick", "standard")]
+    found = [Question(NULL, name, everywhere(0.0), leaks, True, 0.05) for name in VERSIONS]
     found.append(
         Question(f"{NULL} (controls some 0.5 points apart)", "standard", everywhere(0.0, gap=0.5), leaks, True, 0.05)
     )
-    found += [Question(EQUIVALENCE, name, margin_in_one_cell(), clears, True, 0.05) for name in ("quick", "standard")]
+    found += [Question(EQUIVALENCE, name, margin_in_one_cell(), clears, True, 0.05) for name in VERSIONS]
     for spread in (0.4, 0.5, 0.6):
         found.append(Question(POWER, "standard", in_one_cell(1.0, 0.0, paired=spread), first_leaks, False, 0.9))
     found.append(Question(POWER, "quick", in_one_cell(1.0, 0.0), first_leaks, False, None))

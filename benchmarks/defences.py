@@ -272,8 +272,8 @@ def cell_json(cell: Cell) -> dict[str, Any]:
         "outcome": cell.outcome.value,
         "leak": {"mean": cell.leak.mean, "low": cell.leak.low, "high": cell.leak.high},
         "knockoff": list(cell.knockoff.seeds),
-        "control": list(cell.best_control.seeds),
-        "validation_leak": cell.knockoff.validation - cell.best_control.validation,
+        "control": list(cell.controls[cell.control].seeds),
+        "validation_leak": cell.knockoff.validation - max(control.validation for control in cell.controls.values()),
         "setting": cell.knockoff.setting,
     }
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.self_check``: does every attack work on an undefended teacher?
 
-``run`` audits a cross-entropy teacher with attacks at their frozen grids and records what each gained; ``pages`` turns
-all records into the tables of the documentation.
+``run`` audits a cross-entropy teacher with attacks at their frozen grids and records what was measured; ``pages``
+judges all records by the present rule and turns them into the tables of the documentation.
 """
 
 import json
@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 
 from benchmarks.__main__ import describe_setting
 from undistill.attacks import ATTACKS
-from undistill.audit import Audit, Protocol, audit
+from undistill.audit import Accuracies, Audit, Cell, Measured, Outcome, Protocol, audit, judge
 from undistill.cli.methods import parse_grids
 from undistill.cli.options import RecipeOptions, TaskOptions, Whole
 from undistill.cli.watch import TerminalWatcher
@@ -94,35 +94,56 @@ def seconds_of(folder: Path) -> dict[str, float]:
     return {name: mean(values) for name, values in seconds.items()}
 
 
+JUDGED = ("outcome", "control", "leak")
+
+
 def as_record(result: Audit, setting: dict[str, str], seconds: dict[str, float]) -> dict[str, Any]:
-    """What the tables need of an audit of an undefended teacher."""
+    """What was measured in an audit of an undefended teacher, without what a rule says of it."""
     audited = result.to_json()
+    cells = [{key: value for key, value in cell.items() if key not in JUDGED} for cell in audited["cells"]]
     return {
         "setting": setting,
         "task": audited["task"],
         "teacher": {"accuracy": audited["teacher"]["accuracy"]},
         "protocol": {key: value for key, value in audited["protocol"].items() if key != "attacks"},
-        "cells": [{**cell, "seconds": seconds[cell["attack"]]} for cell in audited["cells"]],
+        "cells": [{**cell, "seconds": seconds[cell["attack"]]} for cell in cells],
     }
+
+
+def judged(record: dict[str, Any]) -> tuple[Cell, ...]:
+    """The cells of a record, judged together by the present rule."""
+    protocol = record["protocol"]
+    measured = []
+    for cell in record["cells"]:
+        kinds = [accuracies(cell[kind]) for kind in ("knockoff", "ls", "placebo")]
+        measured.append(Measured(cell["attack"], cell["student"], *kinds, cell["agreement"], cell["queries"]))  # type: ignore[arg-type]
+    looks = (*protocol.get("looks", ()), protocol["seeds"])
+    return judge(measured, margin=protocol["margin"], alpha=protocol["alpha"], looks=looks)
+
+
+def accuracies(held: dict[str, Any] | None) -> Accuracies | None:
+    """Those of one kind of student; None for a placebo that there is not."""
+    return None if held is None else Accuracies(held["setting"], tuple(held["seeds"]), held["validation"])
 
 
 HEAD = "| attack | knockoff | placebo | LS | leak | | queries | seconds |\n|---|---|---|---|---|---|---|---|"
 
 
-def row(first: str, cell: dict[str, Any]) -> str:
+def row(first: str, cell: Cell, seconds: float) -> str:
     """One line of a table; an attack that does not leak on an undefended teacher is weak there."""
-    leak, placebo = cell["leak"], cell["placebo"]
+    leak, placebo = cell.leak, cell.placebo
     return (
-        f"| {first} | {cell['knockoff']['mean']:.2f} | {'' if placebo is None else format(placebo['mean'], '.2f')} | "
-        f"{cell['ls']['mean']:.2f} | {leak['mean']:+.2f} [{leak['low']:+.2f}, {leak['high']:+.2f}] | "
-        f"{'leaks' if cell['outcome'] == 'leaks' else 'weak here'} | {cell['queries']:,} | {cell['seconds']:.1f} |"
+        f"| {first} | {cell.knockoff.mean:.2f} | {'' if placebo is None else format(placebo.mean, '.2f')} | "
+        f"{cell.ls.mean:.2f} | {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] | "
+        f"{'leaks' if cell.outcome is Outcome.LEAKS else 'weak here'} | {cell.queries:,} | {seconds:.1f} |"
     )
 
 
 def table_of_record(record: dict[str, Any]) -> str:
     """All attacks of one record, the largest leak first, and how they were measured."""
-    cells = sorted(record["cells"], key=lambda cell: -cell["leak"]["mean"])
-    rows = [row(f"[{cell['attack']}](attacks/{cell['attack']}.md)", cell) for cell in cells]
+    seconds = {cell["attack"]: cell["seconds"] for cell in record["cells"]}
+    cells = sorted(judged(record), key=lambda cell: -cell.leak.mean)
+    rows = [row(f"[{cell.attack}](attacks/{cell.attack}.md)", cell, seconds[cell.attack]) for cell in cells]
     setting, protocol = record["setting"], record["protocol"]
     source = (
         f"Teacher: {record['teacher']['accuracy']:.2f}% of {record['task']['test']:,} test images. Student: "
@@ -135,7 +156,10 @@ def table_of_record(record: dict[str, Any]) -> str:
 
 def table_of_attack(name: str, records: dict[str, dict[str, Any]]) -> str:
     """One attack in all records."""
-    rows = [row(title, cell) for title, record in records.items() for cell in record["cells"] if cell["attack"] == name]
+    rows = []
+    for title, record in records.items():
+        seconds = {cell["attack"]: cell["seconds"] for cell in record["cells"]}
+        rows += [row(title, cell, seconds[name]) for cell in judged(record) if cell.attack == name]
     if not rows:
         return "Not measured: the self-check does not run it.\n"
     head = HEAD.replace("| attack |", "| task |", 1)

@@ -63,57 +63,63 @@ def test_numbers_of_a_leak_are_those_of_scipy():
     assert cell.leak.mean == pytest.approx(np.mean(leaks))
     assert cell.leak.p == pytest.approx(test.pvalue)
     assert cell.leak.low == pytest.approx(test.confidence_interval(1 - alpha).low)
-    high = stats.ttest_1samp(leaks, 0, alternative="less").confidence_interval(1 - alpha).high
+    high = stats.ttest_1samp(leaks, 0, alternative="less").confidence_interval(1 - alpha / 2).high  # two controls
     assert cell.leak.high == pytest.approx(high)
-
-
-CHOICES = [(91.0, 90.0, "ls"), (90.0, 91.0, "placebo"), (90, 90, "ls")]
 
 
 def with_controls(knockoff, ls, placebo):
     return Measured("kd", "mlp-4", knockoff, ls, placebo, 95.0, 10)
 
 
-@pytest.mark.parametrize(("ls", "placebo", "control"), CHOICES)
-def test_the_control_is_chosen_on_validation_whatever_the_test_says(ls, placebo, control):
-    on_test = {"ls": 72.0, "placebo": 72.0} | {control: 70.0}
-    cell = with_controls(
-        accuracies(75.0, 75.1, 74.9),
-        accuracies(*[on_test["ls"]] * 3, validation=float(ls)),
-        accuracies(*[on_test["placebo"]] * 3, validation=float(placebo)),
-    )
-    assert cell.control == control
-    [judged] = judge([cell], margin=0.5, alpha=0.025)
-    assert judged.leak.mean == pytest.approx(5.0)
-    assert judged.outcome is Outcome.LEAKS
+def test_every_number_is_the_smaller_one_of_both_controls():
+    """The union-intersection and intersection-union tests, by hand: SciPy's t-tests against each control alone."""
+    knockoff, ls, placebo = (75.0, 75.4, 74.9, 75.2), (74.6, 75.2, 74.9, 74.8), (74.0, 74.1, 74.3, 74.0)
+    alpha, margin = 0.05, 1.5
+    for controls in ((ls, placebo), (placebo, ls)):
+        cell = with_controls(accuracies(*knockoff), *(accuracies(*control) for control in controls))
+        [judged] = judge([cell], margin=margin, alpha=alpha)
+        above = [stats.ttest_rel(knockoff, control, alternative="greater") for control in controls]
+        below = [stats.ttest_rel(knockoff, control, alternative="less") for control in controls]
+        assert judged.leak.mean == pytest.approx(np.mean(np.subtract(knockoff, ls)))
+        assert judged.leak.p == pytest.approx(max(test.pvalue for test in above))
+        assert judged.leak.low == pytest.approx(min(test.confidence_interval(1 - alpha).low for test in above))
+        assert judged.leak.high == pytest.approx(min(test.confidence_interval(1 - alpha / 2).high for test in below))
+        assert judged.control == ("ls" if controls[0] == ls else "placebo")
 
 
-@pytest.mark.parametrize(("ls", "placebo", "control"), CHOICES)
-def test_the_control_is_chosen_on_tuning_seeds_where_there_are_some(ls, placebo, control):
-    tuned = [replace(accuracies(90, 90, validation=50.0 + ls - value), tuning=float(value)) for value in (ls, placebo)]
-    assert with_controls(accuracies(90, 90), *tuned).control == control
-    assert with_controls(accuracies(90, 90), tuned[0], replace(tuned[1], tuning=None)).control == (
-        "placebo" if tuned[1].validation > tuned[0].validation else "ls"
-    )
-
-
-def test_a_leak_must_beat_both_controls_but_the_bound_is_that_of_the_chosen_one():
+def test_a_leak_must_beat_both_controls():
     knockoff, good, bad = (75.0, 75.1, 74.9), (74.9, 75.2, 74.9), (70.0, 70.1, 70.0)
-    cells = judge(
-        [
-            with_controls(accuracies(*knockoff), accuracies(*bad, validation=91.0), accuracies(*good)),
-            with_controls(accuracies(*knockoff), accuracies(*good), accuracies(*bad, validation=91.0)),
-        ],
-        margin=6.0,
-        alpha=0.025,
-    )
-    alone = judge([with_controls(accuracies(*knockoff), accuracies(*bad), None)] * 2, margin=6.0, alpha=0.025)[0]
-    for cell in cells:
-        assert cell.leak.mean == alone.leak.mean
-        assert cell.leak.high == alone.leak.high
-        assert cell.leak.low < 0 < alone.leak.low
+    for controls in ((good, bad), (bad, good)):
+        [cell] = judge(
+            [with_controls(accuracies(*knockoff), *(accuracies(*control) for control in controls))],
+            margin=0.8,
+            alpha=0.025,
+        )
+        assert cell.leak.low < 0
         assert cell.outcome is Outcome.NO_LEAK_FOUND
-        assert alone.outcome is Outcome.LEAKS
+    [alone] = judge([with_controls(accuracies(*knockoff), accuracies(*bad), None)], margin=0.8, alpha=0.025)
+    assert alone.outcome is Outcome.LEAKS
+
+
+def test_a_worse_control_clears_nobody():
+    """However far the knockoff lies behind of one control, that is no reason to call a leak beyond the other one."""
+    knockoff, ls = (75.0, 75.1, 74.9), (74.0, 74.1, 73.9)
+    [cell] = judge([with_controls(accuracies(*knockoff), accuracies(*ls), accuracies(*ls))], margin=0.5, alpha=0.025)
+    assert cell.outcome is Outcome.LEAKS
+    better = accuracies(76.0, 76.1, 75.9)
+    [cell] = judge([with_controls(accuracies(*knockoff), accuracies(*ls), better)], margin=0.5, alpha=0.025)
+    assert cell.outcome is Outcome.NO_LEAK_FOUND
+    assert cell.leak.mean == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("validation", [80.0, 99.0])
+@pytest.mark.parametrize("tuning", [None, 80.0, 99.0])
+def test_validation_images_have_no_say(validation, tuning):
+    knockoff, ls, placebo = (75.0, 75.4, 74.9), (74.6, 75.2, 74.9), (74.0, 74.1, 74.3)
+    plain = with_controls(accuracies(*knockoff), accuracies(*ls), accuracies(*placebo))
+    other = replace(accuracies(*placebo, validation=validation), tuning=tuning)
+    judged = judge([plain], margin=0.5, alpha=0.025), judge([replace(plain, placebo=other)], margin=0.5, alpha=0.025)
+    assert judged[0][0].leak == judged[1][0].leak
 
 
 def test_holm_over_the_cells_keeps_what_one_test_alone_would_call_a_leak():
@@ -210,7 +216,7 @@ def test_bounds_after_looks_are_the_best_of_each_look_at_its_share():
     tests = [stats.ttest_1samp(leaks[:n], 0, alternative="greater") for n in (3, 6)]
     lows = [test.confidence_interval(1 - alpha / 4).low for test in tests]
     tests = [stats.ttest_1samp(leaks[:n], 0, alternative="less") for n in (3, 6)]
-    highs = [test.confidence_interval(1 - alpha / 4).high for test in tests]
+    highs = [test.confidence_interval(1 - alpha / 8).high for test in tests]  # two controls
     assert (cell.leak.low, cell.leak.high) == pytest.approx((max(lows), min(highs)))
     assert cell.leak.mean == pytest.approx(np.mean(leaks))
 
@@ -238,8 +244,12 @@ def test_the_interval_over_test_images_is_there_when_their_answers_are_known():
     [cell] = judge([with_controls(knockoff, control, None)], margin=0.5, alpha=0.025)
     expected = example_interval(right, control.correct, alpha=0.025)
     assert (cell.leak.test_low, cell.leak.test_high) == expected[1:]
-    [cell] = judge([with_controls(knockoff, accuracies(95.0, 95.5), None)], margin=0.5, alpha=0.025)
-    assert (cell.leak.test_low, cell.leak.test_high) == (None, None)
+    worse = replace(accuracies(90.0, 90.5), correct=control.correct & (np.arange(400) > 20))
+    [cell] = judge([with_controls(knockoff, worse, control)], margin=0.5, alpha=0.025)
+    assert cell.leak.test_low == expected[1]
+    assert cell.leak.test_high == example_interval(right, control.correct, alpha=0.0125)[2]
+    [cell] = judge([with_controls(knockoff, control, accuracies(95.0, 95.5))], margin=0.5, alpha=0.025)
+    assert (cell.leak.test_low, cell.leak.test_high) == (None, None), "the placebos' answers are not known"
 
 
 def test_every_outcome_has_a_sentence():
@@ -248,8 +258,8 @@ def test_every_outcome_has_a_sentence():
 
 def test_without_a_placebo_the_reference_is_the_control():
     ls, knockoff = accuracies(90, 91, 90, 92), accuracies(93.1, 94, 92.9, 95)
-    [cell] = judge([Measured("kd", "mlp-4", knockoff, ls, None, 95.0, 10)], margin=0.5, alpha=0.025)
-    assert (cell.control, cell.best_control, cell.outcome) == ("ls", ls, Outcome.LEAKS)
-    better = accuracies(93, 94, 93, 95, validation=91.0)
-    [cell] = judge([Measured("kd", "mlp-4", knockoff, ls, better, 95.0, 10)], margin=0.5, alpha=0.025)
-    assert (cell.control, cell.best_control) == ("placebo", better)
+    [cell] = judge([with_controls(knockoff, ls, None)], margin=0.5, alpha=0.025)
+    assert (cell.control, cell.controls, cell.outcome) == ("ls", {"ls": ls}, Outcome.LEAKS)
+    better = accuracies(93, 94, 93, 95)
+    [cell] = judge([with_controls(knockoff, ls, better)], margin=0.5, alpha=0.025)
+    assert (cell.control, cell.controls) == ("placebo", {"ls": ls, "placebo": better})

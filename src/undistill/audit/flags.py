@@ -333,7 +333,7 @@ def _placebo_at_edge(findings: Findings) -> Iterator[Raised]:
         edge = _edge(cell.placebo.smoothing, tried[cell.attack])
         if edge is not None:
             yield Raised(
-                f"The placebo that is the control of {_title(findings, cell)} has smoothing "
+                f"The placebo that is the better control of {_title(findings, cell)} has smoothing "
                 f"{cell.placebo.smoothing:g}, {edge}.",
                 *cell.key,
             )
@@ -364,7 +364,7 @@ def _placebo_collapsed(findings: Findings) -> Iterator[Raised]:
 def _student_above_teacher(findings: Findings) -> Iterator[Raised]:
     accuracy = findings.teacher.accuracy
     for place, cells in findings.places.items():
-        controls = [cell.best_control for cell in cells]
+        controls = [control for cell in cells for control in cell.controls.values()]
         best = max(controls, key=lambda control: control.validation)  # on validation, so that chance has no say
         if paired_difference(best.seeds, [accuracy] * len(best.seeds)).lower(STUDENT_ALPHA) > 0:
             yield Raised(
@@ -527,7 +527,7 @@ _KINDS = (
     FlagKind(
         "placebo-at-edge",
         Severity.NOTE,
-        "the smoothing of a placebo that is a control is the first or last of its grid",
+        "the smoothing of a placebo that is the better control is the first or last of its grid",
         _placebo_at_edge,
     ),
     FlagKind(

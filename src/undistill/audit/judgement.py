@@ -1,7 +1,7 @@
 """From paired accuracies to outcomes, and from outcomes to a verdict."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -75,17 +75,17 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Leak:
-    """Knockoff accuracy minus control accuracy, in points, paired by seed.
+    """Knockoff accuracy minus that of the better control, in points, paired by seed.
 
-    ``low`` and ``high`` are about the randomness of training (initial weights, order, augmentation) on these test
-    images, and decide the outcome. ``test_low`` and ``test_high`` are about the choice of the test images, with these
-    trained students.
+    Which control is the better one is not known, only measured, so nothing is chosen: every number is the smaller of
+    those against the LS students and against the placebos. ``low`` and ``high`` are about the randomness of training
+    (initial weights, order, augmentation) on these test images, and decide the outcome. ``test_low`` and ``test_high``
+    are about the choice of the test images, with these trained students.
 
     Args:
-        mean: over seeds, against the control.
-        low: one-sided lower bound at the cell's level under Holm, against the LS students and against the placebos,
-            the smaller of the two: above 0 exactly when the cell leaks.
-        high: one-sided upper bound at alpha, against the control: below the margin where no leak is found.
+        mean: over seeds. As the smaller of two noisy means it lies, on average, a little below the truth.
+        low: one-sided lower bound at the cell's level under Holm: above 0 exactly when the cell leaks.
+        high: one-sided upper bound at alpha, which two controls share equally: below the margin where no leak is found.
         p: Holm-adjusted p-value against "no leak".
         detectable: smallest true leak that the cell, at the most seeds, would find with probability 0.8.
         test_low: lower end of the two-sided interval over test images, at alpha on each side; None if the students'
@@ -135,19 +135,14 @@ class Measured:
         return self.attack, self.student, self.data
 
     @property
-    def control(self) -> Literal["ls", "placebo"]:
-        """The better of the two controls, chosen on validation images and the tuning seeds: before the judged students
-        are trained. Where no setting was chosen, there are no tuning seeds, and the judged ones serve."""
-        if self.placebo is None:
-            return "ls"
-        tuned = self.ls.tuning, self.placebo.tuning
-        ls, placebo = (self.ls.validation, self.placebo.validation) if None in tuned else tuned
-        return "placebo" if placebo > ls else "ls"  # type: ignore[operator]
+    def controls(self) -> dict[Literal["ls", "placebo"], Accuracies]:
+        """What knockoffs are compared with, by kind."""
+        return {"ls": self.ls} if self.placebo is None else {"ls": self.ls, "placebo": self.placebo}
 
     @property
-    def best_control(self) -> Accuracies:
-        """The accuracies of the control with which knockoffs are compared."""
-        return self.placebo if self.placebo is not None and self.control == "placebo" else self.ls
+    def control(self) -> Literal["ls", "placebo"]:
+        """The control that was better on the judged seeds, in which the leak's mean is measured. It decides nothing."""
+        return max(self.controls, key=lambda kind: self.controls[kind].mean)
 
 
 @dataclass(frozen=True)
@@ -170,8 +165,8 @@ def judge(
 
     *leaks* if Holm's procedure over the cells rejects "no leak" at ``alpha``, where a cell's p-value is the larger of
     those against its two controls (one-sided sequential paired t-tests): a leak must beat both. Else *inconclusive*
-    unless the upper bound against the control, at ``alpha``, lies below ``margin``; then *attack too weak* if the cell
-    is in ``weak``, else *no leak found*.
+    unless the upper bound against either control, at half of ``alpha``, lies below ``margin``; then *attack too weak*
+    if the cell is in ``weak``, else *no leak found*.
 
     Args:
         cells: accuracies, paired by seed. Each may have come to another look.
@@ -187,45 +182,46 @@ def judge(
         <Outcome.LEAKS: 'leaks'>
     """
     differences = [_differences(cell, looks) for cell in cells]
-    p_values = [max(difference.p_value for difference in both.values()) for both in differences]
+    p_values = [max(difference.p_value for difference in both) for both in differences]
     levels, adjusted = holm_levels(p_values, alpha), holm_adjust(p_values)
     judged = []
     for cell, both, level, p in zip(cells, differences, levels, adjusted, strict=True):
-        chosen = both[cell.control]
-        low, high = min(difference.lower(level) for difference in both.values()), chosen.upper(alpha)
+        low = min(difference.lower(level) for difference in both)
+        high = min(difference.upper(alpha / len(both)) for difference in both)
         if low > 0:
             outcome = Outcome.LEAKS
         elif not high < margin:
             outcome = Outcome.INCONCLUSIVE
         else:
             outcome = Outcome.TOO_WEAK if cell.key in weak else Outcome.NO_LEAK_FOUND
-        detectable = _detectable(both.values(), looks or (chosen.n,), alpha / len(cells))
-        leak = Leak(chosen.mean, low, high, p, detectable, *_over_images(cell, alpha))
+        detectable = _detectable(both, looks or (len(cell.knockoff.seeds),), alpha / len(cells))
+        mean = min(difference.mean for difference in both)
+        leak = Leak(mean, low, high, p, detectable, *_over_images(cell, alpha))
         judged.append(Cell(**vars(cell), leak=leak, outcome=outcome))
     return tuple(judged)
 
 
-def _differences(cell: Measured, looks: Sequence[int] | None) -> dict[str, SequentialDifference]:
-    """Knockoffs less each of the two controls."""
-    controls = {"ls": cell.ls} | ({} if cell.placebo is None else {"placebo": cell.placebo})
-    looks = looks or (len(cell.knockoff.seeds),)
-    return {
-        name: sequential_difference(cell.knockoff.seeds, control.seeds, looks=looks)
-        for name, control in controls.items()
-    }
+def _differences(cell: Measured, looks: Sequence[int] | None) -> list[SequentialDifference]:
+    """Knockoffs less each of the controls."""
+    seeds = cell.knockoff.seeds
+    looks = looks or (len(seeds),)
+    return [sequential_difference(seeds, control.seeds, looks=looks) for control in cell.controls.values()]
 
 
-def _detectable(both: Iterable[SequentialDifference], looks: Sequence[int], level: float) -> float:
+def _detectable(both: Sequence[SequentialDifference], looks: Sequence[int], level: float) -> float:
     """What the last look alone, at the level at which Holm's procedure begins, would find in one leaking cell."""
     deviation = max(difference.standard_deviation for difference in both)
     return smallest_detectable(deviation, looks[-1], alpha=level * look_shares(looks)[-1])
 
 
 def _over_images(cell: Measured, alpha: float) -> tuple[float | None, float | None]:
-    knockoff, control = cell.knockoff.correct, cell.best_control.correct
-    if knockoff is None or control is None:
+    knockoff = cell.knockoff.correct
+    controls = [control.correct for control in cell.controls.values() if control.correct is not None]
+    if knockoff is None or len(controls) < len(cell.controls):
         return None, None
-    return example_interval(knockoff, control, alpha=alpha)[1:]
+    low = min(example_interval(knockoff, control, alpha=alpha)[1] for control in controls)
+    high = min(example_interval(knockoff, control, alpha=alpha / len(controls))[2] for control in controls)
+    return low, high
 
 
 def verdict_of(cells: Sequence[Cell]) -> Verdict:

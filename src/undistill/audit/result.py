@@ -77,6 +77,7 @@ class Audit:
     def sentence(self) -> str:
         """The verdict in one plain sentence: protocol, task, attacker, cells, largest leak, margin, detectable leak."""
         count = {outcome: sum(cell.outcome is outcome for cell in self.cells) for outcome in Outcome}
+        clear, undecided = count[Outcome.NO_LEAK_FOUND], count[Outcome.INCONCLUSIVE]
         cells = f"{len(self.cells)} {'cell' if len(self.cells) == 1 else 'cells'} (attack x student x data)"
         margin = f"{self.protocol.margin:g} {'point' if self.protocol.margin == 1 else 'points'}"
         where = f"on {self.task.name} ({len(self.task.test):,} test images)"
@@ -97,17 +98,18 @@ class Audit:
             case Verdict.NO_LEAK_FOUND:
                 said = (
                     f"no leak was found in {self.teacher.name} {where}: {attacker}, its answers are in none of {cells} "
-                    f"worth {margin} of test accuracy more than labels, and {count[Outcome.NO_LEAK_FOUND]} of them use "
-                    f"an attack that does find a leak in an undefended teacher; {numbers}; this holds for these "
-                    "attacks, students, data and this access alone"
+                    f"worth {margin} of test accuracy more than labels, and {clear} of them "
+                    f"{'uses' if clear == 1 else 'use'} an attack that does find a leak in an undefended teacher; "
+                    f"{numbers}; this holds for these attacks, students, data and this access alone"
                 )
             case Verdict.INCONCLUSIVE:
                 said = (
-                    f"the audit of {self.teacher.name} {where} is inconclusive: {attacker}, of {cells}, "
-                    f"{count[Outcome.INCONCLUSIVE]} are inconclusive, in {count[Outcome.NO_LEAK_FOUND]} no leak was "
-                    f"found, and in {count[Outcome.TOO_WEAK]} neither, but by an attack too weak to tell; {numbers}"
+                    f"the audit of {self.teacher.name} {where} is inconclusive: {attacker}, of {cells}, {undecided} "
+                    f"{'is' if undecided == 1 else 'are'} inconclusive, in {clear} no leak was found, and in "
+                    f"{count[Outcome.TOO_WEAK]} neither, but by an attack too weak to tell; {numbers}"
                 )
-        return f"Under {self.protocol.version}, {said}."
+        under = self.protocol.version.replace("custom", "a custom protocol")
+        return f"Under {under}, {said}."
 
     @property
     def _largest_in_words(self) -> str:
