@@ -253,11 +253,11 @@ RAISED = {
     "placebo-at-edge": [
         (
             with_placebo(0.3),
-            ["The placebo that is the control of kd with mlp has smoothing 0.3, the largest that was tried."],
+            ["The placebo that is the better control of kd with mlp has smoothing 0.3, the largest that was tried."],
         ),
         (
             with_placebo(0.01),
-            ["The placebo that is the control of kd with mlp has smoothing 0.01, the smallest that was tried."],
+            ["The placebo that is the better control of kd with mlp has smoothing 0.01, the smallest that was tried."],
         ),
     ],
     "temperature-collapsed": [
