@@ -51,5 +51,5 @@ def example_interval(
     differences = (a.sum(0, dtype=np.int64) - b.sum(0, dtype=np.int64)) / seeds
     centre = math.fsum(differences) / (images + 2)
     square = (math.fsum(differences**2) + 1) / (images + 2)
-    reach = float(scipy.stats.norm.isf(alpha)) * math.sqrt((square - centre**2) / (images + 2))
+    reach = -float(scipy.special.ndtri(alpha)) * math.sqrt((square - centre**2) / (images + 2))
     return Interval(100 * math.fsum(differences) / images, 100 * (centre - reach), 100 * (centre + reach))

@@ -48,5 +48,5 @@ def interval(values: Values, confidence: float = 0.95) -> Interval:
     centre, n = mean(numbers), len(numbers)
     if n == 1:
         return Interval(centre, -math.inf, math.inf)
-    reach = float(scipy.stats.t.isf((1 - confidence) / 2, n - 1)) * stdev(numbers) / math.sqrt(n)
+    reach = -float(scipy.special.stdtrit(n - 1, (1 - confidence) / 2)) * stdev(numbers) / math.sqrt(n)
     return Interval(centre, centre - reach, centre + reach)

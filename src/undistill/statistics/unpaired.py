@@ -50,5 +50,5 @@ def unpaired_interval(a: Values, b: Values, confidence: float = 0.95) -> Interva
         return Interval(difference, difference, difference)
     # Shares of the total: its square may be too small a number.
     degrees = 1 / math.fsum((part / total) ** 2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
-    reach = float(scipy.stats.t.isf((1 - confidence) / 2, degrees)) * math.sqrt(total)
+    reach = -float(scipy.special.stdtrit(degrees, (1 - confidence) / 2)) * math.sqrt(total)
     return Interval(difference, difference - reach, difference + reach)
