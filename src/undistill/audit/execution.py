@@ -1,16 +1,20 @@
 """Where trials run: in this process, or in a pool of processes, one thread each."""
 
 import os
+import pickle
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import loky
 import torch
-from loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+from loky.backend import reduction
+from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
 from undistill.audit.trial import Trial, run_pack
 from undistill.blackbox import BlackBox, SharedAnswers
@@ -86,10 +90,13 @@ class Pool(Executor):
         self.context = by_fingerprint(tasks), by_fingerprint(boxes), cache
         self.workers = count_workers(workers)
         self._pool: ProcessPoolExecutor | None = None
+        self._folder: TemporaryDirectory | None = None
 
     def close(self, *, failed: bool) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=failed)
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def run(self, packs: Sequence[Pack], done: Done) -> None:
         if self.workers == 1:
@@ -100,24 +107,33 @@ class Pool(Executor):
         if not packs:
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                max_workers=self.workers, initializer=_initialise, initargs=self.context, env=_ENVIRONMENT
-            )
+            self._pool = self._new_pool()
         with _interrupts_held():
             futures = {self._pool.submit(_work, pack): pack for pack in packs}
         try:
             for future in as_completed(list(futures)):
                 outcomes = future.result()
                 report(futures.pop(future), outcomes, done)
-        except TerminatedWorkerError as error:
+        except BrokenProcessPool as error:
             _report_ended(futures, done)
             raise InputError(
-                "a worker was killed, most often because memory ran out; finished trials are stored, so run the same "
-                "command again, with fewer --workers"
+                "a worker was killed, mostly because memory ran out, or could not start; finished trials are stored, "
+                "so run the same command again, with fewer --workers"
             ) from error
         except InputError:
             _report_ended(futures, done)
             raise
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        """Workers read tasks and boxes from a file: what is sent to one that dies as it starts waits for ever, if it is
+        more than a pipe holds."""
+        self._folder = TemporaryDirectory(prefix="undistill-")
+        context = Path(self._folder.name) / "context.pickle"
+        with context.open("wb") as file:
+            reduction.dump(self.context, file)
+        return ProcessPoolExecutor(
+            max_workers=self.workers, initializer=_initialise, initargs=(context,), env=_ENVIRONMENT
+        )
 
 
 def by_fingerprint(things: Sequence[Any]) -> dict[str, Any]:
@@ -170,12 +186,13 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialise(tasks: dict[str, Task], boxes: dict[str, BlackBox], cache: SharedAnswers) -> None:
+def _initialise(context: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a worker that the pool starts later, in place of one that ended
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     torch.set_num_threads(1)
-    _work.context = (tasks, boxes, cache)  # type: ignore[attr-defined]
+    with context.open("rb") as file:
+        _work.context = pickle.load(file)  # type: ignore[attr-defined]
 
 
 def _work(pack: Pack) -> list[dict[str, Any] | Exception]:

@@ -13,8 +13,8 @@ def smallest_detectable(standard_deviation: float, n: int, *, alpha: float, powe
     """The smallest true mean difference that a one-sided paired t-test would find with probability ``power``.
 
     It is ``shift * s / sqrt(n)``, with the shift at which a noncentral t variable (n - 1 degrees) exceeds the test's
-    critical value with probability ``power``. For large n it nears ``(z_alpha + z_power) * s / sqrt(n)``. At n = 2 SciPy's
-    inverse of the noncentral t is rough for small alpha: off by 2e-5 of the gap at 0.001, by 2e-3 at 1e-5.
+    critical value with probability ``power``. For large n it nears ``(z_alpha + z_power) * s / sqrt(n)``. At n = 2
+    SciPy's inverse of the noncentral t is rough for small alpha: off by 2e-5 of the gap at 0.001, by 2e-3 at 1e-5.
 
     Args:
         standard_deviation: deviation s of the paired differences, 0 or more; not looked at below two pairs.
