@@ -135,6 +135,7 @@ def make_audit(
             knockoff = accuracies(student, attack, fingerprint, 70.0 + leak + drawn.gauss(0, 0.3))
             mean = knockoff["mean"] - ls["mean"]
             high, low = mean + 0.45, mean - 0.5
+            doubt = {"p": 0.04, "detectable": 0.6, "test_low": mean - 0.7, "test_high": mean + 0.7}
             outcome = "leaks" if low > 0 else "no leak found" if high < 0.5 else "inconclusive"
             cells.append(
                 {
@@ -146,7 +147,7 @@ def make_audit(
                     "ls": ls,
                     "placebo": placebo,
                     "control": "ls",
-                    "leak": {"mean": mean, "low": low, "high": high, "p": 0.04, "detectable": 0.6},
+                    "leak": {"mean": mean, "low": low, "high": high, **doubt},
                     "knockoff_minus_ls": mean,
                     "agreement": 80.0 + drawn.random(),
                     "queries": budget or 50_000 * epochs,
@@ -186,6 +187,7 @@ def make_audit(
     spectrum = {split: spectrum_json(found[name].spectra[split]) for split in ("train", "test")}
     result = {
         "schema": SCHEMA,
+        "state": "finished",
         "task": {"name": "invented", "fingerprint": "7" * 64, "source": {"name": "invented", "classes": classes}},
         "teacher": {
             "name": name,

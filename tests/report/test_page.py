@@ -71,6 +71,8 @@ def test_the_numbers_on_the_page_are_those_of_the_audit(made, page):
             assert found[name] == f"{cell[name.lower()]['mean']:.2f}"
         for name, key in (("leak", "mean"), ("low", "low"), ("high", "high")):
             assert found[name] == f"{cell['leak'][key]:+.2f}"
+        for name, key in (("low, images", "test_low"), ("high, images", "test_high")):
+            assert found[name] == f"{cell['leak'][key]:+.2f}"
         assert found["queries"] == f"{cell['queries']:,}"
     # What figures are drawn from is not rounded at all.
     for drawn, cell in zip(embedded(text)["cells"], result["cells"], strict=True):
@@ -234,7 +236,7 @@ def test_without_an_audit_there_is_no_report(tmp_path, made):
             json.dumps(result | {"schema": "undistill.audit/9"}),
             "of schema 'undistill.audit/9', but 'undistill.audit/1'",
         ),
-        (json.dumps(result | {"cells": []}), "holds no cells yet, for its audit is not finished"),
+        (json.dumps(result | {"state": "running"}), "is of an audit that is running, not finished; wait for it"),
     ):
         (tmp_path / "audit.json").write_text(content)
         with pytest.raises(InputError, match=words):

@@ -167,8 +167,10 @@ def _read(path: Path) -> AuditFiles:
             f"{path} is of schema {result.get('schema')!r}, but {SCHEMA!r} is needed; run the audit again with this "
             "version (what is stored is used where it can be)"
         )
-    if not result.get("cells"):
-        raise InputError(f"{path} holds no cells yet, for its audit is not finished; run its command again first")
+    if result.get("state") != "finished":
+        raise InputError(
+            f"{path} is of an audit that is {result.get('state')}, not finished; wait for it, or run its command again"
+        )
     evidence = None
     if path.with_name(EVIDENCE).exists():
         evidence = _json(path.with_name(EVIDENCE))

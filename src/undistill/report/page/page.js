@@ -113,6 +113,9 @@ function cell_words(cell) {
   return [
     cell_name(cell),
     cell.outcome + ": " + signed(cell.leak.mean) + " points [" + signed(cell.leak.low) + ", " + signed(cell.leak.high) + "]",
+    ...(cell.leak.test_low == null ? [] : [
+      "over other test images: [" + signed(cell.leak.test_low) + ", " + signed(cell.leak.test_high) + "]",
+    ]),
     "knockoffs by seed: " + cell.knockoff.seeds.map((value) => value.toFixed(2)).join(", ") + "%"
       + (cell.knockoff.setting ? " (" + cell.knockoff.setting + ")" : ""),
     "control: " + KINDS[cell.control] + " " + control.mean.toFixed(2) + "%" + (control.setting ? " (" + control.setting + ")" : ""),
@@ -154,12 +157,12 @@ figures.matrix = {
   draw() {},
   rows() {
     return [
-      ["audit", "attack", "student", "data", "outcome", "leak", "low", "high", "p", "detectable", "control", "knockoff",
-        "ls", "placebo", "agreement", "queries", "knockoff seeds", "ls seeds", "placebo seeds", "setting"],
+      ["audit", "attack", "student", "data", "outcome", "leak", "low", "high", "test_low", "test_high", "p", "detectable",
+        "control", "knockoff", "ls", "placebo", "agreement", "queries", "knockoff seeds", "ls seeds", "placebo seeds", "setting"],
       ...data.cells.map((cell) => [
         data.audits[cell.audit].label, cell.attack, cell.student, cell.data || "", cell.outcome, cell.leak.mean, cell.leak.low,
-        cell.leak.high, cell.leak.p, cell.leak.detectable, cell.control, cell.knockoff.mean, cell.ls.mean,
-        cell.placebo ? cell.placebo.mean : "", cell.agreement, cell.queries, cell.knockoff.seeds.join(" "),
+        cell.leak.high, cell.leak.test_low, cell.leak.test_high, cell.leak.p, cell.leak.detectable, cell.control,
+        cell.knockoff.mean, cell.ls.mean, cell.placebo ? cell.placebo.mean : "", cell.agreement, cell.queries, cell.knockoff.seeds.join(" "),
         cell.ls.seeds.join(" "), cell.placebo ? cell.placebo.seeds.join(" ") : "", cell.knockoff.setting,
       ]),
     ];
