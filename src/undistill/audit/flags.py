@@ -27,7 +27,7 @@ SPLIT_ALPHA, STUDENT_ALPHA = 0.001, 0.01
 # Where students that saw neither split show half of the teacher's gap between them, the splits differ, not the teacher.
 EXPLAINED = 0.5
 
-# Of what an LS student reaches above chance. In the recorded self-checks (68 placebos, most of them above 0.9, see
+# Of what an LS student reaches above chance. In the recorded self-checks (80 placebos, most of them above 0.9, see
 # docs/self-check.md) two fall below.
 PLACEBO_SHARE = 0.75
 
