@@ -77,10 +77,12 @@ class Accuracies:
 class Leak:
     """Knockoff accuracy minus that of the better control, in points, paired by seed.
 
-    Which control is the better one is not known, only measured, so nothing is chosen: every number is the smaller of
-    those against the LS students and against the placebos. ``low`` and ``high`` are about the randomness of training
-    (initial weights, order, augmentation) on these test images, and decide the outcome. ``test_low`` and ``test_high``
-    are about the choice of the test images, with these trained students.
+    Which control is the better one is not known, only measured, so nothing is chosen: mean and bounds are the smaller
+    ones of those against the LS students and against the placebos, the p-value the larger one.
+
+    ``low`` and ``high`` are about the randomness of training (initial weights, order, augmentation) on these test
+    images, and decide the outcome. ``test_low`` and ``test_high`` are about the choice of the test images, with these
+    trained students.
 
     Args:
         mean: over seeds. As the smaller of two noisy means it lies, on average, a little below the truth.
