@@ -27,6 +27,7 @@ EVERY = [
     Nasty(direction="normal-to-nasty", reduction="all-mean"),
     CMICDL(floor=0.0),
     NCMI(floor=0.0),
+    CMIM(held_out=0.4),
 ]
 every = pytest.mark.parametrize("defence", EVERY, ids=lambda defence: f"{defence.name}-{EVERY.index(defence)}")
 
@@ -229,6 +230,37 @@ def test_cmim_gives_its_settings_to_the_loss():
         assert torch.equal(loss(*draw()), direct(*draw()))
 
 
+@pytest.mark.parametrize(("second_view", "held_out"), [("mixed", 0.0), ("none", 0.5), ("strong", 0.5)])
+def test_cmim_can_show_images_to_its_second_term_alone(second_view, held_out):
+    """Over an epoch in one batch: mean cross entropy of the labelled images + weight * mean divergence of all rows."""
+    workshop, blocks = Bench(4), 1 if second_view == "none" else 2
+    defence = CMIM(weight=3.0, second_view=second_view, held_out=held_out)
+    loss = defence.loss(4, 1)
+    defence.prepare(loss, workshop)
+    logits, labels = draw(12 * blocks)[0], workshop.labels
+    indices = torch.arange(12)
+    weights = defence.beside(loss, workshop, torch.zeros(12 * blocks, 1, 4, 4), indices)
+    assert weights.shape == (12 * blocks,)
+    labelled = weights[:12] > 0
+    assert torch.bincount(labels[~labelled], minlength=4).tolist() == [int(3 * held_out)] * 4
+    assert not weights[12:].any()
+    found = loss(logits, labels.repeat(blocks), weights).mean()
+    cross_entropy = -logits[:12].log_softmax(1)[indices, labels][labelled].mean()
+    both = CMIMLoss(4, 3.0)(logits, labels.repeat(blocks))
+    information = both + logits.log_softmax(1)[torch.arange(12 * blocks), labels.repeat(blocks)].mean()
+    torch.testing.assert_close(found, cross_entropy + information)
+
+
+def test_which_images_are_held_out_is_fixed():
+    workshop, chosen = Bench(4), []
+    for _ in range(2):
+        loss = CMIM(held_out=0.4).loss(4, 1)
+        CMIM(held_out=0.4).prepare(loss, workshop)
+        chosen.append(loss.get_buffer("labelled"))
+        assert "labelled" not in loss.state_dict(), "it follows from the labels"
+    assert torch.equal(*chosen)
+
+
 @pytest.mark.parametrize(
     ("classes", "nasty", "sparse"),
     [
@@ -260,6 +292,8 @@ def test_published_settings_by_number_of_classes(classes, nasty, sparse):
         (CMIM, {"powers": (0.0,)}, "powers must be finite numbers above 0"),
         (CMIM, {"ramp": 1.5}, r"ramp is a share of the training and must lie in \[0, 1\], got 1\.5"),
         (CMIM, {"aggregation": "median"}, "unknown aggregation 'median'"),
+        (CMIM, {"second_view": "weak"}, "unknown second view 'weak'.*known: mixed, none, strong"),
+        (CMIM, {"held_out": 1.0}, r"held_out is the share .* must lie in \[0, 1\), got 1\.0"),
         (CMICDL, {"weight": -1.0, "separation": math.inf}, "weight must be .* got -1.0; separation must be .* got inf"),
         (CMICDL, {"floor": 1.0}, r"floor is a share of 1/C and must lie in \[0, 1\), got 1\.0"),
         (CMICDL, {"decay": 1.0}, r"decay must lie in \[0, 1\), got 1\.0"),

@@ -1,6 +1,7 @@
 """Named data sets as in-memory tasks: split by class shares, with augmentation as a function of (seed, epoch)."""
 
 from undistill.tasks.load import TASKS, TaskInfo, load_task
+from undistill.tasks.mixed import MixedView
 from undistill.tasks.query_data import (
     TRAINING_IMAGES,
     FreshImages,
@@ -20,6 +21,7 @@ __all__ = [
     "TRAINING_IMAGES",
     "Augmentation",
     "FreshImages",
+    "MixedView",
     "NoImages",
     "OtherImages",
     "QueryData",

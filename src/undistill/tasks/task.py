@@ -11,6 +11,7 @@ from torch import Tensor
 
 from undistill.errors import InputError
 from undistill.files import content_hash
+from undistill.tasks.mixed import MixedView
 from undistill.tasks.stratify import stratified
 from undistill.tasks.strong import StrongView
 from undistill.tasks.view import Augmentation, View, pad_images
@@ -296,6 +297,31 @@ class Task:
             epoch=epoch,
             crops=epoch if crops is None else crops,
             fill=tuple(round(255 * mean) for mean in self.mean),
+        )
+
+    def mixed_view(
+        self, seed: int, epoch: int, device: str | torch.device = "cpu", *, crops: int | None = None
+    ) -> MixedView:
+        """The same order as :meth:`view`, but other crops, each mixed with one of its class. Arguments as there.
+
+        Returns:
+            A :class:`MixedView`, the same for the same task, seed, epoch and crops on every device.
+
+        Example:
+            >>> from undistill.tasks import load_task
+            >>> task = load_task("digits")
+            >>> mixed = task.mixed_view(0, 1)
+            >>> mixed.images(mixed.order[:50]).shape
+            torch.Size([50, 1, 8, 8])
+        """
+        return MixedView(
+            self._padded_on(device),
+            input_shape=self.input_shape,
+            augmentation=self.augmentation,
+            seed=seed,
+            epoch=epoch,
+            crops=epoch if crops is None else crops,
+            labels=self.train.labels,
         )
 
     def _padded_on(self, device: str | torch.device) -> UInt8[Tensor, "n height width channels"]:

@@ -26,8 +26,8 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
-        """One value per example; the loop takes the mean.
+    ) -> Float[Tensor, "rows"]:
+        """One value per example, or per row of logits; the loop takes the mean.
 
         Args:
             logits: of the network, one or several blocks of b rows; the first block is the student's own answer to
@@ -69,15 +69,30 @@ class FromLabels(Objective):
 
     Args:
         loss: that module.
-        beside: given the images of a step and their places in the training split, logits that ``loss`` takes as its
-            third argument, or None where it takes none; called without gradients.
+        beside: given the images of a step and their places in the training split, what ``loss`` takes as its third
+            argument, or None where it takes none; called without gradients.
+        second_view: a word of :data:`undistill.defences.training.SECOND_VIEWS`.
     """
 
-    def __init__(self, loss: nn.Module, beside: Callable[[Tensor, Tensor], Tensor | None] | None = None) -> None:
+    def __init__(
+        self,
+        loss: nn.Module,
+        beside: Callable[[Tensor, Tensor], Tensor | None] | None = None,
+        *,
+        second_view: str = "none",
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.second_view = second_view
         self._ask = beside
         self._beside: Tensor | None = None
+
+    def begin_epoch(self, task: Task, seed: int, epoch: int, epochs: int, device: torch.device) -> "View | Views":
+        view = task.view(seed, epoch, device)
+        if self.second_view == "none":
+            return view
+        second = task.strong_view if self.second_view == "strong" else task.mixed_view
+        return Views(view, second(seed, epoch, device))
 
     def before_step(self, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, "b"]) -> None:
         if self._ask is not None:
@@ -86,8 +101,13 @@ class FromLabels(Objective):
 
     def forward(
         self, logits: Float[Tensor, "m classes"], labels: Int64[Tensor, "b"], indices: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, "m"]:
+        labels = labels.repeat(self.blocks)
         return self.loss(logits, labels) if self._beside is None else self.loss(logits, labels, self._beside.float())
+
+    @property
+    def blocks(self) -> int:
+        return 1 if self.second_view == "none" else 2
 
     @property
     def rows_key(self) -> Hashable | None:

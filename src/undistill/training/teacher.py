@@ -133,7 +133,11 @@ def train_teacher(
     records = fit(
         classifier,
         task,
-        FromLabels(loss, lambda images, indices: defence.beside(loss, workshop, images, indices)),
+        FromLabels(
+            loss,
+            lambda images, indices: defence.beside(loss, workshop, images, indices),
+            second_view=defence.second_view,
+        ),
         own_recipe,
         seed=seed,
         identity=identity,

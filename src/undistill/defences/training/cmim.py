@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
 
 from undistill.defences.training.centroids import centroids_of_start
 from undistill.defences.training.cmim_loss import CMIM_POWERS, CMIMLoss, check_settings
-from undistill.defences.training.defence import Defence, Workshop
-from undistill.errors import InputError
+from undistill.defences.training.defence import SECOND_VIEWS, Defence, Workshop
+from undistill.errors import InputError, unknown_name
 from undistill.information import check_powers
 
 
@@ -28,6 +30,9 @@ class CMIM(Defence):
         centroids: "free" or "symmetric".
         decay: weight that a centroid keeps of its past at each batch that holds its class, in [0, 1).
         ramp: share of the training, in [0, 1], over which the weight grows linearly from 0.
+        second_view: a second view of each image, which the CMI term alone sees, so that clusters collapse on other
+            images as well: "strong" (augmented strongly) or "mixed" (with another image of its class). Twice the cost.
+        held_out: share of each class's training images, in [0, 1), that the CMI term alone sees.
 
     Raises:
         InputError: a field out of its range, or an unknown word.
@@ -44,6 +49,8 @@ class CMIM(Defence):
     centroids: str = "free"
     decay: float = 0.9
     ramp: float = 0.1
+    second_view: str = "none"
+    held_out: float = 0.0
 
     name: ClassVar[str] = "cmim"
     summary: ClassVar[str] = (
@@ -64,6 +71,13 @@ class CMIM(Defence):
         object.__setattr__(self, "powers", check_powers(self.powers))
         if not 0 <= self.ramp <= 1:
             raise InputError(f"ramp is a share of the training and must lie in [0, 1], got {self.ramp}.")
+        if self.second_view not in SECOND_VIEWS:
+            raise unknown_name("second view", self.second_view, SECOND_VIEWS)
+        if not 0 <= self.held_out < 1:
+            raise InputError(
+                f"held_out is the share of the training images without cross entropy and must lie in [0, 1), got "
+                f"{self.held_out}."
+            )
 
     def loss(self, num_classes: int, steps: int) -> nn.Module:
         return CMIMLoss(
@@ -81,3 +95,32 @@ class CMIM(Defence):
 
     def prepare(self, loss: nn.Module, workshop: Workshop) -> None:
         centroids_of_start(loss, workshop)
+        if self.held_out:
+            loss.register_buffer("labelled", ~fold(workshop.labels, self.held_out), persistent=False)
+
+    def beside(
+        self, loss: nn.Module, workshop: Workshop, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, " b"]
+    ) -> Float[Tensor, " m"] | None:
+        """Each row's weight of its cross entropy, 1 in the mean over an epoch's rows; None where all have 1."""
+        if not self.held_out and self.second_view == "none":
+            return None
+        weights = torch.zeros(len(images), device=indices.device)
+        usual = weights[: len(indices)].fill_(len(images) / len(indices))
+        if self.held_out:
+            labelled = loss.get_buffer("labelled")
+            usual.mul_(labelled[indices] / labelled.float().mean())
+        return weights
+
+
+def fold(labels: Int64[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
+    """A fixed random choice of ``floor(share * n_y)`` images of each class y.
+
+    >>> fold(torch.tensor([0, 0, 0, 0, 1, 1]), 0.5).sum().item()
+    3
+    """
+    drawn = torch.rand(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        chosen[members[drawn[members].argsort()][: int(share * len(members))]] = True
+    return chosen

@@ -115,13 +115,15 @@ class CMIMLoss(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("power_weights", torch.tensor(power_weights(self.powers, weighting)), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, ce_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch.
 
         Args:
             logits: [b, C], floating point; 16-bit logits are computed in float32, whether or not autocast is on.
             target: [b], integer classes in [0, C). Values out of range are reported on the CPU; elsewhere the check
                 would hold up the device at every step, and the device's own assertion reports them.
+            ce_weight: [b], what each example's cross entropy is multiplied by; 0 for one that only the CMI term sees.
+                By default 1.
 
         Returns:
             J as a scalar, or [b] if ``reduction`` is "none"; nats, float32 (float64 after ``.double()``).
@@ -132,7 +134,10 @@ class CMIMLoss(nn.Module):
             logits = logits.to(self.centroids.sums.dtype)
             divergences = self._divergences(logits, target)
             coefficients = self._coefficients(divergences.detach())
-            per_example = F.cross_entropy(logits, target, reduction="none") + coefficients @ divergences
+            cross_entropy = F.cross_entropy(logits, target, reduction="none")
+            if ce_weight is not None:
+                cross_entropy = ce_weight.detach() * cross_entropy
+            per_example = cross_entropy + coefficients @ divergences
         if self.training:
             self.steps += 1
         if self.reduction == "none":

@@ -9,6 +9,9 @@ from typing import ClassVar, TypeVar
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+SECOND_VIEWS = ("none", "strong", "mixed")
+"""No second view; a strongly augmented one; one in which each image is mixed with another of its class."""
+
 Published = TypeVar("Published")
 
 
@@ -74,8 +77,8 @@ class Defence(ABC):
 
     A plain defence is its ``loss``. What needs more overrides one of the other members, each of which has a default
     that does nothing: ``needs_normal`` and ``fine_tuning`` (a normal teacher), ``for_classes`` (settings that depend on
-    the number of classes), ``prepare`` (passes before the first step), ``beside`` (answers of other networks, or to
-    other images), ``check`` (after the training).
+    the number of classes), ``second_view`` (another view of each image), ``prepare`` (passes before the first step),
+    ``beside`` (answers of other networks, or to other images), ``check`` (after the training).
 
     Attributes:
         name: its name on the command line.
@@ -95,6 +98,12 @@ class Defence(ABC):
         """Set by a defence that starts from the weights of the normal teacher."""
         return None
 
+    @property
+    def second_view(self) -> str:
+        """Which view of each image the network sees beside the usual one: a word of :data:`SECOND_VIEWS`. The loss then
+        gets two rows per image, those of the second view below the others."""
+        return "none"
+
     def for_classes(self, num_classes: int) -> "Defence":
         """The same defence with every setting known that its authors chose by the number of classes.
 
@@ -112,7 +121,7 @@ class Defence(ABC):
             steps: number of optimiser steps of the whole training; schedules inside the loss are fractions of it.
 
         Returns:
-            A module that maps logits [b, C] and integer targets [b] (and the logits of ``beside``, where there are any)
+            A module that maps logits [b, C] and integer targets [b] (and what ``beside`` gives, where that is anything)
             to one loss per example [b], in nats. Its buffers, if any, belong into a checkpoint from which training
             resumes.
         """
@@ -122,14 +131,15 @@ class Defence(ABC):
         this too, before its state is restored, so it must not depend on chance."""
 
     def beside(
-        self, loss: nn.Module, workshop: Workshop, images: Float[Tensor, "b *shape"], indices: Int64[Tensor, " b"]
-    ) -> Float[Tensor, "b classes"] | None:
-        """Logits that the loss takes as its third argument; called at each step, without gradients.
+        self, loss: nn.Module, workshop: Workshop, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "m *classes"] | None:
+        """What the loss takes as its third argument: logits, or one number per row. Called at each step, without
+        gradients.
 
         Args:
             loss: of this training.
             workshop: likewise.
-            images: the step's augmented images in [0, 1].
+            images: the step's augmented images in [0, 1], of both views where there are two.
             indices: their places in the training split.
         """
         return None
