@@ -28,7 +28,7 @@ from undistill.blackbox import BlackBox, defend, open_black_box
 from undistill.cli.methods import parse_grids, parse_method
 from undistill.cli.options import RecipeOptions, TaskOptions, Whole
 from undistill.cli.watch import TerminalWatcher
-from undistill.defences.output import OUTPUT_DEFENCES
+from undistill.defences.output import OUTPUT_DEFENCES, OutputDefence
 from undistill.defences.training import DEFENCES
 from undistill.errors import InputError
 from undistill.files import json_number, write_json
@@ -68,13 +68,23 @@ class Work:
 
     def box(self, label: str, seed: int) -> BlackBox:
         """A defended teacher by its label."""
-        transform, on, teacher = label.rpartition(ON)
+        transform, teacher = parts_of(label)
         box = open_black_box(
             self.out / "teachers" / f"{slug(teacher)}-{seed}",
             class_names=self.task.class_names,
             probe=self.task.validation.images[:8].float().div(255),
         )
-        return defend(box, [parse_method("output defence", OUTPUT_DEFENCES, transform)], self.task) if on else box
+        return box if transform is None else defend(box, [transform], self.task)
+
+
+def parts_of(label: str) -> tuple[OutputDefence | None, str]:
+    """The output defence of a label, if any, and its teacher.
+
+    >>> parts_of("top-k:k=3 on ce")[1], parts_of("ce")
+    ('ce', (None, 'ce'))
+    """
+    transform, on, teacher = label.rpartition(ON)
+    return (parse_method("output defence", OUTPUT_DEFENCES, transform) if on else None), teacher
 
 
 def slug(label: str) -> str:
@@ -128,6 +138,13 @@ def run(
     trained = list(dict.fromkeys([UNDEFENDED, *(DEFENCES if defence is None else defence)]))
     served = [f"{name}{ON}{UNDEFENDED}" for name in OUTPUT_DEFENCES] if output_defence is None else output_defence
     labels = trained + served
+    for label in labels:  # before anything is trained
+        _, teacher = parts_of(label)
+        parse_method("defence", DEFENCES, teacher)
+        if teacher not in trained:
+            raise InputError(
+                f"{label!r} needs the teacher {teacher!r}, which is not trained here; add --defence {teacher}"
+            )
     pool = get_reusable_executor(max_workers=workers)
     for names in ([UNDEFENDED], [name for name in trained if name != UNDEFENDED]):
         jobs = [(name, seed) for name in names for seed in range(seeds)]
