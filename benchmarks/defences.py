@@ -10,7 +10,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -138,13 +137,21 @@ def run(
     trained = list(dict.fromkeys([UNDEFENDED, *(DEFENCES if defence is None else defence)]))
     served = [f"{name}{ON}{UNDEFENDED}" for name in OUTPUT_DEFENCES] if output_defence is None else output_defence
     labels = trained + served
-    for label in labels:  # before anything is trained
+    # Whatever is wrong with the words is told before anything is trained.
+    for label in labels:
         _, teacher = parts_of(label)
         parse_method("defence", DEFENCES, teacher)
         if teacher not in trained:
-            raise InputError(
-                f"{label!r} needs the teacher {teacher!r}, which is not trained here; add --defence {teacher}"
-            )
+            raise InputError(f"{label!r} needs a teacher that is not trained here; add --defence {teacher}")
+    given = {"smoothings": smoothing, "placebo_smoothings": placebo_smoothing}
+    protocol = Protocol(
+        (student or defaults.student,),
+        chosen,
+        parse_grids("attack", ATTACKS, attack or ATTACK_SET),
+        seeds=students,
+        margin=margin,
+        **{name: tuple(values) for name, values in given.items() if values is not None},  # type: ignore[arg-type]
+    )
     pool = get_reusable_executor(max_workers=workers)
     for names in ([UNDEFENDED], [name for name in trained if name != UNDEFENDED]):
         jobs = [(name, seed) for name in names for seed in range(seeds)]
@@ -152,17 +159,8 @@ def run(
             print(f"{folder.name} is trained", flush=True)
     pool.shutdown()
 
-    given = {"smoothings": smoothing, "placebo_smoothings": placebo_smoothing}
-    protocol = partial(
-        Protocol,
-        (student or defaults.student,),
-        chosen,
-        seeds=students,
-        margin=margin,
-        **{name: tuple(values) for name, values in given.items() if values is not None},  # type: ignore[arg-type]
-    )
     boxes = {(label, seed): work.box(label, seed) for label in labels for seed in range(seeds)}
-    groups = usable_together(boxes, parse_grids("attack", ATTACKS, attack or ATTACK_SET))
+    groups = usable_together(boxes, protocol.attacks)
     results: dict[str, list[dict[str, Audit]]] = {}
     for name in data or (["train"] if loaded.fresh is None else ["train", "fresh"]):
         for seed in range(seeds):
@@ -176,7 +174,7 @@ def run(
                         loaded,
                         out=folder,
                         names=[slug(label) for label in members],
-                        protocol=protocol(attacks=grids, data=(QUERY_DATA[name],), first_seed=students * seed),
+                        protocol=replace(protocol, attacks=grids, data=(QUERY_DATA[name],), first_seed=students * seed),
                         undefended=boxes[UNDEFENDED, seed],
                         workers=workers,
                         watcher=watcher,

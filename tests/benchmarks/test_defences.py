@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import defences
 from benchmarks.defences import app, correlations, leak_words, slug
+from undistill.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,25 @@ def test_a_run_measures_every_defence_with_both_kinds_of_queries(record):
         for cells in entry["cells"].values():
             for cell in cells:
                 assert len(cell["knockoff"]) == len(cell["control"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output-defence", "top-k on cmim"], "'top-k on cmim' needs a teacher that is not trained here"),
+        (["--output-defence", "rounding:digits=1 on ce"], "unknown setting of rounding 'digits'"),
+        (["--students", "1"], "seeds is 1, must be at least 2"),
+        (["--attack", "kdd"], "unknown attack 'kdd'"),
+        (["--defence", "cmin"], "unknown defence 'cmin'; did you mean 'cmim'"),
+    ],
+)
+def test_a_wrong_word_is_told_before_anything_is_trained(tmp_path, words, message):
+    command = ["run", "--task", "digits", "--out", str(tmp_path / "out"), "--record", "none", *words]
+    if "--defence" not in words:
+        command += ["--defence", "ce"]
+    with pytest.raises(InputError, match=message):
+        app(command, exit_on_error=False, print_error=False, result_action="return_value")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_attack_that_cannot_use_an_answer_is_left_out(record):
