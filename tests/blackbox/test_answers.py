@@ -207,7 +207,7 @@ def view_of(task):
 def test_the_pages_that_were_not_read_for_longest_make_room(digits, box, tmp_path):
     AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     size = page_file(tmp_path).stat().st_size
-    cache = AnswerCache(tmp_path, space=3 * size + 1)
+    cache = AnswerCache(tmp_path, space=int(3.5 * size))
     for crops in (1, 2):
         cache.get(box, digits, usual(0, crops))
     for age, crops in enumerate((1, 0, 2)):  # page 1 was read longest ago
@@ -231,6 +231,20 @@ def test_the_pages_that_were_not_read_for_longest_make_room(digits, box, tmp_pat
     assert torch.equal(reading, expected), "whoever reads a page still has it"
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= cache.space
     assert box.images == 5 * 500
+
+
+def test_the_folder_is_looked_through_now_and_then_and_never_too_full(digits, box, tmp_path, monkeypatch):
+    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page: torch.zeros(4, 10))
+    AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    size = page_file(tmp_path).stat().st_size
+    cache, looks, make_room = AnswerCache(tmp_path, space=640 * size), [], AnswerCache._make_room
+    monkeypatch.setattr(AnswerCache, "_make_room", lambda *given: looks.append(1) or make_room(*given))
+    for crops in range(1000):
+        cache.get(box, digits, usual(0, crops))
+        if crops % 10 == 0:
+            assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= cache.space
+    assert len(looks) < 300
+    assert len(kept(tmp_path)) > 590
 
 
 def test_the_newest_page_is_kept_even_if_it_is_too_large(digits, box, tmp_path):

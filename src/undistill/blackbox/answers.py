@@ -8,7 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from undistill.tasks import StrongView, Task, View
 
 ANSWER_SPACE = 20 * 2**30
 LOCKS = 64  # files by which processes wait for each other: two pages may share one, which costs a wait and no more
+WRITERS = 8  # processes that may fill up a folder together before one looks how full it is
+HEADROOM = 1 / 16  # of the space, that is free again after pages were removed
 STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
 
 
@@ -41,6 +43,13 @@ class SharedAnswers(ABC):
         """Log-probabilities (float32) of ``box`` for every image of the page, in the order of their split."""
 
 
+@dataclass
+class _Allowance:
+    """Bytes that a process may write before it looks how full the folder is: to look takes time for every page."""
+
+    left: int = 0
+
+
 @dataclass(frozen=True)
 class AnswerCache(SharedAnswers):
     """Answers on disk, one memory-mapped file per (black box, task, page), shared by all processes.
@@ -50,12 +59,13 @@ class AnswerCache(SharedAnswers):
 
     Args:
         folder: where the files live. They can be deleted at any time.
-        space: bytes that they may take in all. Beyond it, the page that was not read for longest is removed, and asked
-            for again should it be needed; a process that reads it at that moment still has it.
+        space: bytes that they may take in all. Beyond it, the pages that were not read for longest are removed, and
+            asked for again should they be needed; a process that reads one at that moment still has it.
     """
 
     folder: Path
     space: int = ANSWER_SPACE
+    _allowance: _Allowance = field(default_factory=_Allowance, init=False, repr=False, compare=False)
 
     def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
         about = _identity(box, task, page)
@@ -69,12 +79,15 @@ class AnswerCache(SharedAnswers):
                 if found is None:
                     found = ask(box, task, page)
                     about["crc32"] = str(_checksum(found))
-                    write_atomic(path, save({"log_probs": found}, metadata=about))
-                    self._make_room(path)
+                    held = save({"log_probs": found}, metadata=about)
+                    write_atomic(path, held)
+                    self._allowance.left -= len(held)
+                    if self._allowance.left < 0:
+                        self._make_room(path)
         return found
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the pages that were not read for longest, but for ``newest``, until the others fit."""
+        """If the pages do not fit, remove those that were not read for longest, but for ``newest``."""
         with suppress(Timeout), FileLock(self.folder / "room.lock", timeout=0):  # one process at a time suffices
             pages, taken = [], 0
             for path in self.folder.glob("*/*"):
@@ -86,12 +99,14 @@ class AnswerCache(SharedAnswers):
                     taken += status.st_size
                     if path != newest and not path.name.startswith("."):
                         pages.append((status.st_mtime, status.st_size, path))
-            for _, size, path in sorted(pages):
-                if taken <= self.space:
-                    return
-                with suppress(OSError):  # gone already; or held open, on a system that then refuses
-                    path.unlink()
-                    taken -= size
+            if taken > self.space:
+                for _, size, path in sorted(pages):
+                    if taken <= (1 - HEADROOM) * self.space:
+                        break
+                    with suppress(OSError):  # gone already; or held open, on a system that then refuses
+                        path.unlink()
+                        taken -= size
+            self._allowance.left = max(0, self.space - taken) // WRITERS
 
 
 def _identity(box: BlackBox, task: Task, page: Page) -> dict[str, str]:
