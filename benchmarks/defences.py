@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -294,15 +295,17 @@ def cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def correlations(record: dict[str, Any], regime: str) -> list[dict[str, Any]]:
-    """Rank correlation, over all teachers, of a spectrum's numbers with the largest leak of any attack.
+    """Rank correlation, over teachers, of a spectrum's numbers with the largest leak of any attack.
 
-    The interval is a percentile bootstrap over defences: teachers of one defence are alike.
+    Over all teachers, and over those without an output defence. The interval is a percentile bootstrap over defences:
+    teachers of one defence are alike.
     """
     found = []
-    for part in ("train", "test"):
-        for name in PREDICTORS:
+    trained = [entry for entry in record["defences"] if ON not in entry["label"]]
+    for over, entries in (("all", record["defences"]), ("no output defence", trained)):
+        for part, name in product(("train", "test"), PREDICTORS):
             groups = []
-            for entry in record["defences"]:
+            for entry in entries:
                 leaks = np.array([np.subtract(c["knockoff"], c["control"]) for c in entry["cells"][regime]]).max(0)
                 values = [teacher[f"{part}_{name}"] for teacher in entry["teachers"]]
                 pairs = [(v, leak) for v, leak in zip(values, leaks, strict=True) if v is not None]
@@ -317,6 +320,7 @@ def correlations(record: dict[str, Any], regime: str) -> list[dict[str, Any]]:
                 {
                     "predictor": name,
                     "images": part,
+                    "over": over,
                     "rho": rank_correlation(groups),
                     "low": float(low),
                     "high": float(high),
@@ -445,11 +449,11 @@ def mean_words(values: Sequence[float | None], digits: int) -> str:
 def correlation_table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Spearman's rho of each number with the largest leak."""
     words = {"supremum": "sup CMI", "residual_T4": "T² CMI(1/T), T = 4", "within_class_variance": "W"}
-    lines = head(["queries", "number", "measured on", "rho", "95% interval", "defences", "teachers"])
+    lines = head(["queries", "teachers", "number", "measured on", "rho", "95% interval", "defences", "n"])
     for regime, rows in found.items():
         for row in rows:
             lines.append(
-                f"| {regime} | {words[row['predictor']]} | {row['images']} | {row['rho']:+.2f} | "
+                f"| {regime} | {row['over']} | {words[row['predictor']]} | {row['images']} | {row['rho']:+.2f} | "
                 f"[{row['low']:+.2f}, {row['high']:+.2f}] | {row['defences']} | {row['teachers']} |"
             )
     return lines

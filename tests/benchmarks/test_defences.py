@@ -106,7 +106,7 @@ def test_tables_are_written_for_what_was_measured(record):
     }
 
 
-def fake_entry(values, leaks):
+def fake_entry(values, leaks, label="ce"):
     teachers = [{f"{part}_{name}": v for part in ("train", "test") for name in defences.PREDICTORS} for v in values]
     cells = {
         "train": [
@@ -114,7 +114,7 @@ def fake_entry(values, leaks):
             {"knockoff": [-9.0] * len(leaks), "control": [0.0] * len(leaks)},
         ]
     }
-    return {"teachers": teachers, "cells": cells}
+    return {"label": label, "teachers": teachers, "cells": cells}
 
 
 def test_the_correlation_is_that_of_ranks_with_the_largest_leak():
@@ -130,6 +130,14 @@ def test_numbers_that_are_not_finite_are_left_out_of_the_correlation():
     entries = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)] + [fake_entry([None, None], [50.0, 60.0])]
     rows = correlations({"defences": entries}, "train")
     assert {(row["defences"], row["teachers"]) for row in rows} == {(3, 6)}
+
+
+def test_teachers_without_an_output_defence_are_looked_at_apart():
+    trained = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)]
+    served = [fake_entry([v, v + 1], [-9 - v, -10 - v], "rounding on ce") for v in (6.0, 8.0, 10.0)]
+    rows = correlations({"defences": trained + served}, "train")
+    assert {row["rho"] for row in rows if row["over"] == "no output defence"} == {1.0}
+    assert all(row["rho"] < 0 for row in rows if row["over"] == "all")
 
 
 def test_words():

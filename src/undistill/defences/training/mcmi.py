@@ -23,8 +23,7 @@ class MCMI(Defence):
     starts from the normal teacher's weights. The divergence is bounded by ``-log min Q_y``.
 
     Args:
-        weight: at least 0. The paper's experiments use 0.1 to 0.25; where the normal teacher is not saturated, it takes
-            more to see an effect.
+        weight: at least 0. The paper's experiments use 0.1 to 0.25; small teachers are broken from 1 on.
         epochs: share of the recipe's epochs that are trained after the normal teacher's, in (0, 1].
         rate: share of the recipe's highest learning rate, in (0, 1].
 

@@ -1,0 +1,24 @@
+"""The tables of the defences that were measured are those of the records, and all stand on a page."""
+
+import json
+
+import pytest
+
+from benchmarks.defences import RECORDS, correlations, tables
+
+FOUND = {file.stem: json.loads(file.read_text()) for file in sorted(RECORDS.glob("*.json"))}
+PAGES = "".join((RECORDS.parents[1] / name).read_text() for name in ("defences-measured.md", "recipe-search.md"))
+
+
+@pytest.mark.parametrize("title", FOUND)
+def test_tables_are_those_of_the_record_and_stand_on_a_page(title):
+    for name, lines in tables(FOUND[title]).items():
+        assert (RECORDS / f"{title}-{name}.md").read_text() == "\n".join(lines) + "\n"
+        assert f"{{include}} results/defences/{title}-{name}.md" in PAGES
+
+
+@pytest.mark.parametrize("title", FOUND)
+def test_correlations_are_those_of_the_measurements(title):
+    for regime, rows in FOUND[title]["correlations"].items():
+        again = correlations(FOUND[title], regime)
+        assert [row["rho"] for row in rows] == pytest.approx([row["rho"] for row in again], nan_ok=True)
