@@ -16,7 +16,8 @@ from undistill.audit import audit
 
 @pytest.fixture
 def protocol(protocol):
-    return replace(protocol, seeds=24)
+    """Trainings long enough that a signal comes before their end."""
+    return replace(protocol, seeds=24, recipe=replace(protocol.recipe, epochs=10))
 
 
 @pytest.fixture
