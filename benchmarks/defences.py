@@ -336,7 +336,7 @@ def rank_correlation(groups: Sequence[np.ndarray]) -> float:
     pairs = np.concatenate(groups)
     if min(len(set(pairs[:, 0])), len(set(pairs[:, 1]))) < 2:
         return float("nan")
-    return float(stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+    return float(np.corrcoef(stats.rankdata(pairs, axis=0).T)[0, 1])  # Spearman's, without its p-value: far quicker
 
 
 @app.command

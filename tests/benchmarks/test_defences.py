@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import defences
-from benchmarks.defences import app, correlations, leak_words, slug
+from benchmarks.defences import app, correlations, leak_words, rank_correlation, slug
 from undistill.errors import InputError
 
 
@@ -21,6 +23,7 @@ def record(tmp_path_factory):
     served = ["--output-defence", "label-only on ce", "--output-defence", "top-k:k=2 on cmim:weight=0.1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(defences, "RECORDS", folder)
+        patch.setattr(defences, "RESAMPLES", 50)
         for command in ([*words.split(), *served], ["pages"]):
             app(command, exit_on_error=False, print_error=False, result_action="return_value")
     return json.loads((folder / "small.json").read_text()), folder
@@ -130,6 +133,16 @@ def test_numbers_that_are_not_finite_are_left_out_of_the_correlation():
     entries = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)] + [fake_entry([None, None], [50.0, 60.0])]
     rows = correlations({"defences": entries}, "train")
     assert {(row["defences"], row["teachers"]) for row in rows} == {(3, 6)}
+
+
+def test_the_correlation_is_scipys():
+    draws = np.random.default_rng(0)
+    for _ in range(5):
+        groups = [draws.integers(6, size=(4, 2)).astype(float) for _ in range(4)]  # with ties
+        pairs = np.concatenate(groups)
+        expected = stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic
+        assert rank_correlation(groups) == pytest.approx(expected)
+    assert np.isnan(rank_correlation([np.array([[1.0, 2.0], [1.0, 3.0]])]))
 
 
 def test_teachers_without_an_output_defence_are_looked_at_apart():
