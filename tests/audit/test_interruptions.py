@@ -17,7 +17,7 @@ from undistill.audit import audit
 @pytest.fixture
 def protocol(protocol):
     """Trainings long enough that a signal comes before their end."""
-    return replace(protocol, seeds=24, recipe=replace(protocol.recipe, epochs=10))
+    return replace(protocol, seeds=24, recipe=replace(protocol.recipe, epochs=40))
 
 
 @pytest.fixture
