@@ -301,12 +301,15 @@ def correlations(record: dict[str, Any], regime: str) -> list[dict[str, Any]]:
     teachers of one defence are alike.
     """
     found = []
-    trained = [entry for entry in record["defences"] if ON not in entry["label"]]
-    for over, entries in (("all", record["defences"]), ("no output defence", trained)):
+    every = [
+        (entry, np.max([np.subtract(c["knockoff"], c["control"]) for c in entry["cells"][regime]], axis=0))
+        for entry in record["defences"]
+    ]
+    trained = [(entry, leaks) for entry, leaks in every if ON not in entry["label"]]
+    for over, entries in (("all", every), ("no output defence", trained)):
         for part, name in product(("train", "test"), PREDICTORS):
             groups = []
-            for entry in entries:
-                leaks = np.array([np.subtract(c["knockoff"], c["control"]) for c in entry["cells"][regime]]).max(0)
+            for entry, leaks in entries:
                 values = [teacher[f"{part}_{name}"] for teacher in entry["teachers"]]
                 pairs = [(v, leak) for v, leak in zip(values, leaks, strict=True) if v is not None]
                 groups += [np.array(pairs)] if pairs else []

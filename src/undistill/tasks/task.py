@@ -262,14 +262,7 @@ class Task:
             >>> torch.equal(task.view(0, 1).order, task.view(0, 1).order)
             True
         """
-        return View(
-            self._padded_on(device),
-            input_shape=self.input_shape,
-            augmentation=self.augmentation,
-            seed=seed,
-            epoch=epoch,
-            crops=epoch if crops is None else crops,
-        )
+        return View(**self._seen(seed, epoch, device, crops))
 
     def strong_view(
         self, seed: int, epoch: int, device: str | torch.device = "cpu", *, crops: int | None = None
@@ -289,15 +282,7 @@ class Task:
             >>> torch.equal(usual.images(usual.order), strong.images(strong.order))
             False
         """
-        return StrongView(
-            self._padded_on(device),
-            input_shape=self.input_shape,
-            augmentation=self.augmentation,
-            seed=seed,
-            epoch=epoch,
-            crops=epoch if crops is None else crops,
-            fill=tuple(round(255 * mean) for mean in self.mean),
-        )
+        return StrongView(**self._seen(seed, epoch, device, crops), fill=tuple(round(255 * mean) for mean in self.mean))
 
     def mixed_view(
         self, seed: int, epoch: int, device: str | torch.device = "cpu", *, crops: int | None = None
@@ -314,15 +299,18 @@ class Task:
             >>> mixed.images(mixed.order[:50]).shape
             torch.Size([50, 1, 8, 8])
         """
-        return MixedView(
-            self._padded_on(device),
-            input_shape=self.input_shape,
-            augmentation=self.augmentation,
-            seed=seed,
-            epoch=epoch,
-            crops=epoch if crops is None else crops,
-            labels=self.train.labels,
-        )
+        return MixedView(**self._seen(seed, epoch, device, crops), labels=self.train.labels)
+
+    def _seen(self, seed: int, epoch: int, device: str | torch.device, crops: int | None) -> dict[str, Any]:
+        """What every kind of view is made of."""
+        return {
+            "padded": self._padded_on(device),
+            "input_shape": self.input_shape,
+            "augmentation": self.augmentation,
+            "seed": seed,
+            "epoch": epoch,
+            "crops": epoch if crops is None else crops,
+        }
 
     def _padded_on(self, device: str | torch.device) -> UInt8[Tensor, "n height width channels"]:
         device = torch.device(device)
