@@ -349,3 +349,10 @@ def test_training_learns(digits, fresh):
     records = fit(classifier, digits, cross_entropy(), Recipe(epochs=15, batch_size=50, learning_rate=0.1), seed=0)
     assert records[-1]["train_accuracy"] > 60
     assert accuracy(predict(classifier, digits.test), digits.test) > 60
+
+
+def test_two_views_are_no_rows_of_one_view():
+    """A loss of single rows is given those of one view only, so a second view must keep students out of it."""
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    assert FromLabels(loss).rows_key is not None
+    assert FromLabels(loss, second_view="mixed").rows_key is None

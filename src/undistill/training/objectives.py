@@ -91,7 +91,7 @@ class FromLabels(Objective):
         view = task.view(seed, epoch, device)
         if self.second_view == "none":
             return view
-        second = task.strong_view if self.second_view == "strong" else task.mixed_view
+        second = {"strong": task.strong_view, "mixed": task.mixed_view}[self.second_view]
         return Views(view, second(seed, epoch, device))
 
     def before_step(self, images: Float[Tensor, "m *shape"], indices: Int64[Tensor, "b"]) -> None:
@@ -113,6 +113,8 @@ class FromLabels(Objective):
     def rows_key(self) -> Hashable | None:
         loss = self.loss
         if type(self) is not FromLabels or type(loss) is not nn.CrossEntropyLoss or self._ask is not None:
+            return None
+        if self.blocks > 1:
             return None
         return ("labels", loss.label_smoothing) if loss.weight is None and loss.reduction == "none" else None
 
