@@ -31,7 +31,8 @@ class CMIM(Defence):
         decay: weight that a centroid keeps of its past at each batch that holds its class, in [0, 1).
         ramp: share of the training, in [0, 1], over which the weight grows linearly from 0.
         second_view: a second view of each image, which the CMI term alone sees, so that clusters collapse on other
-            images as well: "strong" (augmented strongly) or "mixed" (with another image of its class). Twice the cost.
+            images as well: "strong" (augmented strongly) or "mixed" (with another image of its class). Up to twice
+            the time.
         held_out: share of each class's training images, in [0, 1), that the CMI term alone sees.
 
     Raises:
