@@ -16,8 +16,7 @@ from undistill.audit import audit
 
 @pytest.fixture
 def protocol(protocol):
-    """Trainings long enough that a signal comes before their end."""
-    return replace(protocol, seeds=24, recipe=replace(protocol.recipe, epochs=40))
+    return replace(protocol, seeds=24)
 
 
 @pytest.fixture
@@ -32,6 +31,8 @@ def start(command, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # so that the signal reaches all of the audit and nothing of the test
+            # As at a terminal: what a script starts in the background ignores Ctrl-C, tests included.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         while len(stored(tmp_path)) < 4:
