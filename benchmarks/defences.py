@@ -54,7 +54,7 @@ class Work:
 
     task: Task
     architecture: str
-    recipe: Recipe
+    recipe: Recipe  # of the teachers
     out: Path
 
     def teacher(self, defence: str, seed: int) -> Path:
@@ -103,6 +103,7 @@ def run(
     attack: list[str] | None = None,
     data: list[str] | None = None,
     model: str | None = None,
+    teacher_epochs: Whole | None = None,
     student: str | None = None,
     seeds: Whole = 5,
     students: Whole = 2,
@@ -122,19 +123,21 @@ def run(
         attack: as for ``undistill audit``.
         data: query data: train, fresh. By default both, where the task has fresh images.
         model: architecture of the teachers.
+        teacher_epochs: of the teachers; by default those of the students.
         student: architecture of the students.
         seeds: of the teachers.
         students: paired student seeds for each teacher; no two teachers of one defence share one.
         smoothing: of the reference students.
         placebo_smoothing: of the placebos.
         margin: in points.
-        recipe: of teachers and students.
+        recipe: of students and, but for the epochs, of teachers.
         workers: processes.
     """
     loaded = task.load()
     defaults = defaults_for(loaded.input_shape)
     chosen = (recipe or RecipeOptions()).over(defaults.recipe)
-    work = Work(loaded, model or defaults.teacher, chosen, out)
+    own = chosen if teacher_epochs is None else replace(chosen, epochs=teacher_epochs)
+    work = Work(loaded, model or defaults.teacher, own, out)
     trained = list(dict.fromkeys([UNDEFENDED, *(DEFENCES if defence is None else defence)]))
     served = [f"{name}{ON}{UNDEFENDED}" for name in OUTPUT_DEFENCES] if output_defence is None else output_defence
     labels = trained + served
@@ -183,6 +186,7 @@ def run(
                 found |= dict(zip(members, audits, strict=True))
             results.setdefault(name, []).append(found)
     setting = describe_setting() | {"command": shlex.join(["python", "-m", "benchmarks.defences", *sys.argv[1:]])}
+    setting["teacher_epochs"] = str(own.epochs)
     validation = {
         label: [accuracy(boxes[label, seed].answers(loaded.validation), loaded.validation) for seed in range(seeds)]
         for label in labels
@@ -466,10 +470,13 @@ def source_lines(record: dict[str, Any]) -> list[str]:
     """How the record was made."""
     setting, protocol, task = record["setting"], record["protocol"], record["task"]
     teachers = len(record["defences"][0]["teachers"])
+    epochs = str(protocol["recipe"]["epochs"])
+    own = setting.get("teacher_epochs", epochs)
+    of_whom = epochs if own == epochs else f"{own} (teachers) and {epochs} (students)"
     return [
         f"{teachers} teachers of each defence, {protocol['seeds']} students ({protocol['students'][0]}) of each "
         f"teacher for every attack; {task['train']:,} training and {task['test']:,} test images, {task['fresh']:,} "
-        f"fresh ones; {protocol['recipe']['epochs']} epochs. {setting['date']}; {setting['processor']}, "
+        f"fresh ones; {of_whom} epochs. {setting['date']}; {setting['processor']}, "
         f"{setting['cores']}; "
         f"{setting['versions']}.",
         "",

@@ -1,8 +1,9 @@
 """Several students as one program: what they are alone, and what the plain loop makes of them."""
 
 import random
+import re
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -34,19 +35,26 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def training(task):
-    """Makes a training: on labels for a number (the smoothing), on noise as answers for an attack."""
-    answers = torch.log_softmax(
-        3 * torch.randn(2, 2, len(task.train), 3, generator=torch.Generator().manual_seed(0)), 3
-    )
+def signals():
+    return load_task("mnist1d", classes=3, fraction=0.13)
+
+
+@pytest.fixture(scope="module")
+def training(task, signals):
+    """Makes a training: on labels for a number (the smoothing), on noise as answers for an attack; CNNs see signals."""
+    size = max(len(task.train), len(signals.train))
+    answers = torch.log_softmax(3 * torch.randn(2, 2, size, 3, generator=torch.Generator().manual_seed(0)), 3)
 
     def make(what, seed, recipe=RECIPE, student="mlp-7", **others):
-        classifier = classifier_for(task, student, seed=seed)
+        data = signals if student == "cnn1d-small" else task
+        classifier = classifier_for(data, student, seed=seed)
         if isinstance(what, float):
             objective = FromLabels(LabelSmoothing(what).loss(3, 1))
         else:
-            objective = FromAnswers(what, lambda epoch, view: answers[epoch % 2, view], num_classes=3, seed=seed)
-        return Training(classifier, task, objective, recipe, seed, **others)
+            objective = FromAnswers(
+                what, lambda epoch, view: answers[epoch % 2, view, : len(data.train)], num_classes=3, seed=seed
+            )
+        return Training(classifier, data, objective, recipe, seed, **others)
 
     return make
 
@@ -80,7 +88,17 @@ def alone(training):
     return outcome_of
 
 
-@pytest.mark.parametrize(("student", "batch_size", "size"), [("mlp-7", 30, 3), ("mlp-7", 30, 18), ("mlp-16-5", 64, 5)])
+@pytest.mark.parametrize(
+    ("student", "batch_size", "size"),
+    [
+        ("mlp-7", 30, 3),
+        ("mlp-7", 30, 18),
+        ("mlp-16-5", 64, 5),
+        ("cnn1d-small", 30, 18),
+        ("cnn1d-small", 17, 5),
+        ("cnn1d-small", 64, 2),
+    ],
+)
 def test_a_student_is_the_same_alone_and_in_any_company(training, alone, student, batch_size, size):
     recipe = replace(RECIPE, batch_size=batch_size)
     cases = [(what, seed) for what in MIXED for seed in range(2)]
@@ -94,10 +112,11 @@ def test_a_student_is_the_same_alone_and_in_any_company(training, alone, student
 @pytest.mark.parametrize(
     ("what", "clip_norm"), [*((what, 0.5) for what in (*MIXED, MLKD())), (0.1, 0.0), (DIST(), 0.0)], ids=str
 )
-def test_the_program_is_the_plain_loop_but_for_rounding(training, what, clip_norm):
+@pytest.mark.parametrize("student", ["mlp-7", "cnn1d-small"])
+def test_the_program_is_the_plain_loop_but_for_rounding(training, what, clip_norm, student):
     recipe = replace(RECIPE, clip_norm=clip_norm, learning_rate=0.01)  # unclipped, a larger one magnifies rounding
-    stacked, plain = training(what, 4, recipe), training(what, 4, recipe)
-    records = fit_all([training(what, 3, recipe), stacked])[1]
+    stacked, plain = training(what, 4, recipe, student), training(what, 4, recipe, student)
+    records = fit_all([training(what, 3, recipe, student), stacked])[1]
     expected = fit(plain.classifier, plain.task, plain.objective, recipe, seed=4)
     for name, value in learnt(plain).items():
         torch.testing.assert_close(learnt(stacked)[name], value, rtol=1e-4, atol=1e-5)
@@ -132,12 +151,16 @@ class BrokenAt(Objective):
         return losses * torch.nan if self.calls == self.step + 1 else losses
 
 
-def test_a_student_that_diverges_takes_nobody_along(training):
+@pytest.mark.parametrize("student", ["mlp-7", "cnn1d-small"])
+def test_a_student_that_diverges_takes_nobody_along(training, student):
+    training = partial(training, student=student)
     broken, healthy = training(0.1, 0), training(0.1, 1)
     broken = replace(broken, objective=BrokenAt(step=6))
     error, records = fit_all([broken, healthy])
     assert isinstance(error, NonFiniteLossError)
-    assert "the loss became nan at step 6 (epoch 1, step 1 of 5" in str(error)
+    steps = RECIPE.steps_per_epoch(len(healthy.task.train))
+    at = f"the loss became nan at step 6 (epoch {6 // steps}, step {6 % steps} of {steps}"
+    assert at in str(error)
     alone = training(0.1, 1)
     assert same(outcome(healthy, records), outcome(alone, fit_one(alone)))
     wreck = replace(training(0.1, 0), objective=BrokenAt(step=6))
@@ -146,7 +169,7 @@ def test_a_student_that_diverges_takes_nobody_along(training):
     assert str(raised.value) == str(error)
     torch.testing.assert_close(learnt(wreck), learnt(broken), rtol=0, atol=0, equal_nan=True)
     plain = replace(training(0.1, 0), objective=BrokenAt(step=6))
-    with pytest.raises(NonFiniteLossError, match=r"the loss became nan at step 6 \(epoch 1, step 1 of 5"):
+    with pytest.raises(NonFiniteLossError, match=re.escape(at)):
         fit(plain.classifier, plain.task, plain.objective, RECIPE, seed=0)
 
 
@@ -193,6 +216,7 @@ def test_progress_hears_of_every_step_and_epoch(training):
 def test_what_can_be_stacked(training, task, monkeypatch):
     stackable = vectorised.stackable
     assert stackable(training(0.1, 0))
+    assert stackable(training(0.1, 0, student="cnn1d-small"))
     assert not stackable(training(0.1, 0, student="cnn"))
     assert not stackable(training(0.1, 0, replace(RECIPE, precision="bfloat16")))
     assert not stackable(training(0.1, 0, student="mlp-800")), "too large to gain"

@@ -41,8 +41,9 @@ from undistill.training import (
     predict,
 )
 
-# 2: with a checksum and "correct". It is part of the key, so an outcome of an earlier format is not reused.
-OUTCOME_FORMAT = 2
+# 2: with a checksum and "correct"; 3: small CNNs are stacked, whose last digits differ. It is part of the key, so an
+# outcome of an earlier format is not reused.
+OUTCOME_FORMAT = 3
 FRESH_VIEWS = Queries()
 Role = Literal["reference", "placebo", "knockoff"]
 

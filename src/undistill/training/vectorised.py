@@ -1,9 +1,9 @@
 """Several small students trained as one program.
 
-A step of a small perceptron computes for some microseconds, and Python and PyTorch's dispatcher take some hundreds to
+A step of a small network computes for some microseconds, and Python and PyTorch's dispatcher take some hundreds to
 arrange it. So students of one architecture, recipe and number of images are stacked: their weights are rows of one
-matrix, their layers one batched product, their optimiser one call. Each student keeps its own data, order, loss and
-clipping.
+matrix, their layers one batched product (:mod:`undistill.training.stacked`), their optimiser one call. Each student
+keeps its own data, order, loss and clipping.
 
 **A result never depends on the company.** A student that can be stacked always is, be it alone, so every outcome comes
 from this program; and in it each number of a student is computed by the same instructions, whatever stands beside it:
@@ -26,7 +26,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from undistill.models import MODELS, Classifier
-from undistill.models.embedded import Perceptron
 from undistill.tasks import Task
 from undistill.training.loop import (
     STEPS_BETWEEN_LOOKS,
@@ -39,6 +38,7 @@ from undistill.training.loop import (
 from undistill.training.objectives import Objective
 from undistill.training.progress import Progress, SilentProgress
 from undistill.training.recipe import Recipe
+from undistill.training.stacked import can_stack, stack
 
 STACKED_UP_TO = 50_000
 """Parameters of the largest student that is stacked; larger ones gain little (docs/benchmarks.md, "packing")."""
@@ -121,16 +121,16 @@ def fit_one(training: Training) -> list[EpochRecord]:
 
 
 def stackable(training: Training) -> bool:
-    """Whether a training is run by the stacked program: a perceptron of at most :data:`STACKED_UP_TO` parameters, in
-    float32, by one process on a CPU.
+    """Whether a training is run by the stacked program: a perceptron or a CNN for signals, of at most
+    :data:`STACKED_UP_TO` parameters, in float32, by one process on a CPU.
 
-    Convolutions and batch normalisation spend their time in computing, not in arranging it, and a network that an
-    attack has dressed has layers that are not known here.
+    Larger networks spend their time in computing, not in arranging it, and a network that an attack has dressed has
+    layers that are not known here.
     """
     network = training.classifier
     return (
         isinstance(network, Classifier)
-        and type(network.net) is Perceptron
+        and can_stack(network.net)
         and sum(parameter.numel() for parameter in network.parameters()) <= STACKED_UP_TO
         and not training.recipe.bfloat16(torch.device("cpu"), training.task.input_shape)
         and not torch.accelerator.is_available()
@@ -141,10 +141,10 @@ def stackable(training: Training) -> bool:
 def stacks(architecture: str) -> bool:
     """Whether students of an architecture can be stacked at all, if they are small enough.
 
-    >>> stacks("mlp-64"), stacks("resnet8")
-    (True, False)
+    >>> stacks("mlp-64"), stacks("cnn1d-small"), stacks("resnet8")
+    (True, True, False)
     """
-    return MODELS["mlp-H"].match(architecture) is not None
+    return architecture == "cnn1d-small" or MODELS["mlp-H"].match(architecture) is not None
 
 
 def _kind(training: Training) -> object:
@@ -214,7 +214,9 @@ class _Stack:
         images = len(trainings[0].task.train)
         self.recipe = trainings[0].recipe
         self.batch_size, self.steps = min(self.recipe.batch_size, images), self.recipe.steps_per_epoch(images)
-        self.rows = _whole(self.batch_size * trainings[0].objective.blocks)
+        looked_at = self.batch_size * trainings[0].objective.blocks
+        self.rows = _whole(looked_at)
+        self.network = stack([run.classifier.net for run in self.runs], looked_at, trainings[0].task.input_shape[0])
         pixels = trainings[0].task.train.images[0].numel()
         self.steps_at_once = max(1, VALUES_AT_ONCE // (len(self.runs) * self.rows * pixels))
         self.prepared = torch.zeros(min(self.steps_at_once, self.steps), len(self.runs), self.rows, pixels)
@@ -306,13 +308,7 @@ class _Stack:
 
     def _logits(self, images: Float[Tensor, "students rows pixels"]) -> Float[Tensor, "students rows classes"]:
         pieces = self.weights.split(self.pieces, 1)[::2]
-        parameters = [piece.view(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
-        values = images
-        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-            if values is not images:
-                values = values.relu()
-            values = torch.baddbmm(bias[:, None], values, weight.mT)
-        return values
+        return self.network(images, [piece.view(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)])
 
     def _step(self, optimiser: Optimizer) -> None:
         gradient = self.weights.grad
@@ -338,6 +334,7 @@ class _Stack:
         with torch.no_grad():
             for row, parameter in self._rows(run):
                 parameter.copy_(row)
+            self.network.hand_back(run.place, run.classifier.net)
         run.classifier.eval()
 
     def _rows(self, run: _Run) -> Iterator[tuple[Tensor, nn.Parameter]]:
