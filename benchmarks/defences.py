@@ -142,6 +142,8 @@ def run(
     served = [f"{name}{ON}{UNDEFENDED}" for name in OUTPUT_DEFENCES] if output_defence is None else output_defence
     labels = trained + served
     # Whatever is wrong with the words is told before anything is trained.
+    if seeds < 2:
+        raise InputError(f"--seeds is {seeds}, must be at least 2: an interval over teachers needs two")
     for label in labels:
         _, teacher = parts_of(label)
         parse_method("defence", DEFENCES, teacher)

@@ -96,9 +96,7 @@ def _complete(task: Task, box: LocalBlackBox, student: str, folder: Path) -> Pie
     protocol = Protocol((student,), recipe, ((KD(4.0),),), smoothings=(0.1,), placebo_smoothings=(0.1,), seeds=2)
     audit(folder / "teacher", task, out=folder / "out", protocol=protocol, undefended=folder / "teacher", workers=1)
     words = [
-        sys.executable,
-        "-m",
-        "undistill",
+        Path(sys.executable).with_name("undistill"),
         "audit",
         folder / "teacher",
         "--task",

@@ -17,6 +17,7 @@ def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("defences")
     words = (
         "run --task digits --classes 3 --fresh 0.2 --model mlp-4 --student mlp-2 --epochs 2 --batch-size 16 --seeds 2"
+        " --teacher-epochs 3"
     )
     words += f" --out {folder / 'out'} --record small --defence cmim:weight=0.1 --attack kd:temperature=4"
     words += " --attack kd-mse --placebo-smoothing 0.1 --smoothing 0.1"
@@ -27,6 +28,14 @@ def record(tmp_path_factory):
         for command in ([*words.split(), *served], ["pages"]):
             app(command, exit_on_error=False, print_error=False, result_action="return_value")
     return json.loads((folder / "small.json").read_text()), folder
+
+
+def test_teachers_and_students_have_epochs_of_their_own(record):
+    held, folder = record
+    assert held["protocol"]["recipe"]["epochs"] == 2
+    teachers = [json.loads(path.read_text()) for path in (folder / "out" / "teachers").glob("*/model.json")]
+    assert [teacher["provenance"]["recipe"]["epochs"] for teacher in teachers] == [3] * 4
+    assert "3 (teachers) and 2 (students) epochs" in (folder / "small-source.md").read_text()
 
 
 def test_a_run_measures_every_defence_with_both_kinds_of_queries(record):
@@ -51,6 +60,7 @@ def test_a_run_measures_every_defence_with_both_kinds_of_queries(record):
         (["--output-defence", "top-k on cmim"], "'top-k on cmim' needs a teacher that is not trained here"),
         (["--output-defence", "rounding:digits=1 on ce"], "unknown setting of rounding 'digits'"),
         (["--students", "1"], "seeds is 1, must be at least 2"),
+        (["--seeds", "1"], "--seeds is 1, must be at least 2: an interval over teachers needs two"),
         (["--attack", "kdd"], "unknown attack 'kdd'"),
         (["--defence", "cmin"], "unknown defence 'cmin'; did you mean 'cmim'"),
     ],
