@@ -1,7 +1,6 @@
 """Several students as one program: what they are alone, and what the plain loop makes of them."""
 
 import random
-import re
 from dataclasses import replace
 from functools import cache, partial
 
@@ -158,9 +157,7 @@ def test_a_student_that_diverges_takes_nobody_along(training, student):
     broken = replace(broken, objective=BrokenAt(step=6))
     error, records = fit_all([broken, healthy])
     assert isinstance(error, NonFiniteLossError)
-    steps = RECIPE.steps_per_epoch(len(healthy.task.train))
-    at = f"the loss became nan at step 6 (epoch {6 // steps}, step {6 % steps} of {steps}"
-    assert at in str(error)
+    assert "the loss became nan at step 6 (epoch 1, step 1 of 5" in str(error)
     alone = training(0.1, 1)
     assert same(outcome(healthy, records), outcome(alone, fit_one(alone)))
     wreck = replace(training(0.1, 0), objective=BrokenAt(step=6))
@@ -169,7 +166,7 @@ def test_a_student_that_diverges_takes_nobody_along(training, student):
     assert str(raised.value) == str(error)
     torch.testing.assert_close(learnt(wreck), learnt(broken), rtol=0, atol=0, equal_nan=True)
     plain = replace(training(0.1, 0), objective=BrokenAt(step=6))
-    with pytest.raises(NonFiniteLossError, match=re.escape(at)):
+    with pytest.raises(NonFiniteLossError, match=r"the loss became nan at step 6 \(epoch 1, step 1 of 5"):
         fit(plain.classifier, plain.task, plain.objective, RECIPE, seed=0)
 
 

@@ -40,6 +40,15 @@ class Stacked(ABC):
         """Give a network what the student at a place has learnt beside its parameters."""
 
 
+def whole(count: int, of: int) -> int:
+    """The next multiple of a number.
+
+    >>> whole(5, 16), whole(16, 16)
+    (16, 16)
+    """
+    return count + -count % of
+
+
 def can_stack(net: nn.Module) -> bool:
     """Whether a network is of a kind that is stacked here: a perceptron, or a small CNN for signals.
 
@@ -155,7 +164,7 @@ class _Convolution:
 
     def __init__(self, layer: nn.Conv1d) -> None:
         self.kernel, self.stride, self.padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-        self.width = -(-self.kernel * layer.in_channels // VECTOR) * VECTOR  # of a patch, with zeros after its own
+        self.width = whole(self.kernel * layer.in_channels, VECTOR)  # of a patch, with zeros after its own
         self.buffers: dict[str, Tensor] = {}
 
     def __call__(

@@ -38,7 +38,7 @@ from undistill.training.loop import (
 from undistill.training.objectives import Objective
 from undistill.training.progress import Progress, SilentProgress
 from undistill.training.recipe import Recipe
-from undistill.training.stacked import can_stack, stack
+from undistill.training.stacked import can_stack, stack, whole
 
 STACKED_UP_TO = 50_000
 """Parameters of the largest student that is stacked; larger ones gain little (docs/benchmarks.md, "packing")."""
@@ -215,7 +215,7 @@ class _Stack:
         self.recipe = trainings[0].recipe
         self.batch_size, self.steps = min(self.recipe.batch_size, images), self.recipe.steps_per_epoch(images)
         looked_at = self.batch_size * trainings[0].objective.blocks
-        self.rows = _whole(looked_at)
+        self.rows = whole(looked_at, WHOLE)
         self.network = stack([run.classifier.net for run in self.runs], looked_at, trainings[0].task.input_shape[0])
         pixels = trainings[0].task.train.images[0].numel()
         self.steps_at_once = max(1, VALUES_AT_ONCE // (len(self.runs) * self.rows * pixels))
@@ -386,7 +386,8 @@ class _Losses:
 
     def _rows(self, runs: Sequence[_Run], steps: int) -> Callable[[int, Tensor], Tensor]:
         # What fills up a vector is an example like any other, so that its loss is as finite as theirs.
-        fill = torch.arange(_whole(self.batch_size)).where(torch.arange(_whole(self.batch_size)) < self.batch_size, 0)
+        places = torch.arange(whole(self.batch_size, WHOLE))
+        fill = places.where(places < self.batch_size, 0)
         orders = torch.stack([run.order.view(steps, self.batch_size)[:, fill] for run in runs], 1)
         labels = torch.stack([run.labels[orders[:, k]] for k, run in enumerate(runs)], 1).flatten(1)
         beside = [run.objective.rows_beside(orders[:, k].flatten()) for k, run in enumerate(runs)]
@@ -406,8 +407,3 @@ class _Losses:
 
 def _name_of_loss(run: _Run) -> object:
     return run.objective.rows_key or run.place
-
-
-def _whole(count: int) -> int:
-    """The next multiple of :data:`WHOLE`."""
-    return count + -count % WHOLE
