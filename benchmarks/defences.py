@@ -388,7 +388,7 @@ def choice_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:
     for entry in entries:
         leaks = {cell["attack"]: cell["validation_leak"] for cell in entry["cells"][regime]}
         row = [f"`{entry['label']}`", f"{mean(teacher['validation_accuracy'] for teacher in entry['teachers']):.2f}"]
-        row += [f"{max(leaks.values()):+.2f}", *(f"{leaks[name]:+.2f}" if name in leaks else "" for name in attacks)]
+        row += [f"{max(leaks.values()):+z.2f}", *(f"{leaks[name]:+z.2f}" if name in leaks else "" for name in attacks)]
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
@@ -409,7 +409,7 @@ def leak_words(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "cannot be run"
     leak = cell["leak"]
-    return f"{leak['mean']:+.2f} [{leak['low']:+.2f}, {leak['high']:+.2f}] {OUTCOME_WORDS[cell['outcome']]}"
+    return f"{leak['mean']:+z.2f} [{leak['low']:+z.2f}, {leak['high']:+z.2f}] {OUTCOME_WORDS[cell['outcome']]}"
 
 
 def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -421,7 +421,11 @@ def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
     for entry in entries:
         accuracies = [teacher["accuracy"] for teacher in entry["teachers"]]
         gap = interval([a - b for a, b in zip(accuracies, plain, strict=True)], 0.95)
-        row = [f"`{entry['label']}`", f"{mean(accuracies):.2f}", f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"]
+        row = [
+            f"`{entry['label']}`",
+            f"{mean(accuracies):.2f}",
+            f"{gap.mean:+z.2f} [{gap.low:+z.2f}, {gap.high:+z.2f}]",
+        ]
         row += [mean_words([teacher[name] for teacher in entry["teachers"]], d) for name, d in columns.items()]
         lines.append(f"| {' | '.join(row)} |")
     return lines
@@ -462,8 +466,8 @@ def correlation_table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     for regime, rows in found.items():
         for row in rows:
             lines.append(
-                f"| {regime} | {row['over']} | {words[row['predictor']]} | {row['images']} | {row['rho']:+.2f} | "
-                f"[{row['low']:+.2f}, {row['high']:+.2f}] | {row['defences']} | {row['teachers']} |"
+                f"| {regime} | {row['over']} | {words[row['predictor']]} | {row['images']} | {row['rho']:+z.2f} | "
+                f"[{row['low']:+z.2f}, {row['high']:+z.2f}] | {row['defences']} | {row['teachers']} |"
             )
     return lines
 

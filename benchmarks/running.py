@@ -1,5 +1,6 @@
 """What running an audit costs beside the trainings: planning, coming back to a complete one, and a second worker."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -116,7 +117,8 @@ def _complete(task: Task, box: LocalBlackBox, student: str, folder: Path) -> Pie
     ]
     words += ["--smoothing", 0.1, "--placebo-smoothing", 0.1, "--seeds", 2, "--epochs", 1, "--batch-size", 50]
     words += ["--learning-rate", recipe.learning_rate, "--clip-norm", recipe.clip_norm]
-    return stopwatch(partial(subprocess.run, list(map(str, words)), check=True, capture_output=True))
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # compiled once, as on a user's machine
+    return stopwatch(partial(subprocess.run, list(map(str, words)), check=True, capture_output=True, env=env))
 
 
 def _pool(pool: Pool, more: Callable[[], Sequence[Trial]]) -> Piece:

@@ -134,7 +134,7 @@ def row(first: str, cell: Cell, seconds: float) -> str:
     leak, placebo = cell.leak, cell.placebo
     return (
         f"| {first} | {cell.knockoff.mean:.2f} | {'' if placebo is None else format(placebo.mean, '.2f')} | "
-        f"{cell.ls.mean:.2f} | {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] | "
+        f"{cell.ls.mean:.2f} | {leak.mean:+z.2f} [{leak.low:+z.2f}, {leak.high:+z.2f}] | "
         f"{'leaks' if cell.outcome is Outcome.LEAKS else 'weak here'} | {cell.queries:,} | {seconds:.1f} |"
     )
 

@@ -165,7 +165,7 @@ def planned(run, quick, monkeypatch):
     def plan(*more, bare=False):
         seen = []
         monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
-        monkeypatch.setattr("undistill.cli.app.write_report", lambda places, path: path)
+        monkeypatch.setattr("undistill.cli.app.write_report", lambda places, path, keep: path)
         place = quick.index("--attack")
         words = [quick[0], quick[1], *quick[2:place], *quick[place + 2 :]]
         if bare:

@@ -121,7 +121,7 @@ def test_in_python_a_defended_box_is_a_teacher(teacher):
 def test_without_names_the_audit_runs_what_the_defences_leave(run, quick, monkeypatch):
     seen = []
     monkeypatch.setattr("undistill.cli.app.audit_all", lambda *_, protocol, **__: seen.append(protocol) or [])
-    monkeypatch.setattr("undistill.cli.app.write_report", lambda places, path: path)
+    monkeypatch.setattr("undistill.cli.app.write_report", lambda places, path, keep: path)
     place = quick.index("--attack")
     del quick[place : place + 2]
     assert run(*quick, "--output-defence", "label-only").status == 0

@@ -16,5 +16,5 @@ def test_rounding(record, words):
     for cell in audit["cells"]:
         leak = cell["leak"]
         means = " | ".join(f"{cell[name]['mean']:.2f}" for name in ("knockoff", "ls", "placebo"))
-        interval = f"{leak['mean']:+.2f} [{leak['low']:+.2f}, {leak['high']:+.2f}]"
+        interval = f"{leak['mean']:+z.2f} [{leak['low']:+z.2f}, {leak['high']:+z.2f}]"
         assert f"| {words} | {cell['attack']} | {means} | {interval} | {cell['outcome']} |" in page

@@ -19,7 +19,7 @@ def test_the_page_shows_the_recorded_numbers(teacher):
     leak = by_present_rule.leak
     row = (
         f"| {audit['teacher']['accuracy']:.2f} | {cell['knockoff']['mean']:.2f} | {cell['ls']['mean']:.2f} "
-        f"| {cell['placebo']['mean']:.2f} | {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] "
+        f"| {cell['placebo']['mean']:.2f} | {leak.mean:+z.2f} [{leak.low:+z.2f}, {leak.high:+z.2f}] "
         f"| {by_present_rule.outcome.value} |"
     )
     assert row in page

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 
@@ -70,9 +71,9 @@ def test_the_numbers_on_the_page_are_those_of_the_audit(made, page):
         for name in ("knockoff", "LS", "placebo"):
             assert found[name] == f"{cell[name.lower()]['mean']:.2f}"
         for name, key in (("leak", "mean"), ("low", "low"), ("high", "high")):
-            assert found[name] == f"{cell['leak'][key]:+.2f}"
+            assert found[name] == f"{cell['leak'][key]:+z.2f}"
         for name, key in (("low, images", "test_low"), ("high, images", "test_high")):
-            assert found[name] == f"{cell['leak'][key]:+.2f}"
+            assert found[name] == f"{cell['leak'][key]:+z.2f}"
         assert found["queries"] == f"{cell['queries']:,}"
     # What figures are drawn from is not rounded at all.
     for drawn, cell in zip(embedded(text)["cells"], result["cells"], strict=True):
@@ -81,9 +82,9 @@ def test_the_numbers_on_the_page_are_those_of_the_audit(made, page):
         }
     worst = max(result["cells"], key=lambda cell: cell["leak"]["mean"])["leak"]
     shown = re.findall(r"<dd><b>(.*?)</b>", text)
-    assert shown == [f"{result['teacher']['accuracy']:.2f}%", f"{worst['mean']:+.2f}", f"{result['detectable']:.2f}"]
+    assert shown == [f"{result['teacher']['accuracy']:.2f}%", f"{worst['mean']:+z.2f}", f"{result['detectable']:.2f}"]
     against = result["teacher"]["accuracy"] - result["undefended"]["accuracy"]
-    assert f"{against:+.2f} points against ce ({result['undefended']['accuracy']:.2f}%)" in text
+    assert f"{against:+z.2f} points against ce ({result['undefended']['accuracy']:.2f}%)" in text
     assert unescape(text).count(result["sentence"]) >= 1
 
 
@@ -105,6 +106,44 @@ def test_the_page_needs_nothing_else(page):
 
 def test_the_same_files_give_the_same_page(made, page, tmp_path):
     assert write_report(made, tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_a_page_of_the_same_files_is_kept_if_asked_for(made, tmp_path):
+    shutil.copytree(made, tmp_path / "audit")
+    page = write_report(tmp_path / "audit")
+    whole = page.read_bytes()
+    marked = whole + b"<!-- as it was -->"
+    page.write_bytes(marked)
+    assert write_report(tmp_path / "audit", keep=True).read_bytes() == marked
+    assert write_report(tmp_path / "audit").read_bytes() == whole
+
+
+@pytest.mark.parametrize("file", ["audit.json", "evidence.json", "trials/new.json", "report.html"])
+def test_a_page_of_other_files_is_not_kept(made, tmp_path, file):
+    folder = tmp_path / "audit"
+    shutil.copytree(made, folder)
+    page = write_report(folder)
+    page.write_bytes(page.read_bytes() + b"<!-- as it was -->")
+    changed = folder / file
+    if file.endswith("new.json"):
+        changed.parent.mkdir(exist_ok=True)
+        changed.write_text("{}")
+    elif file == "report.html":
+        changed.write_text("another page")
+    else:
+        content = json.loads(changed.read_text())
+        content["new"] = 1
+        changed.write_text(json.dumps(content))
+    assert not write_report(folder, keep=True).read_bytes().endswith(b"<!-- as it was -->")
+
+
+def test_a_page_of_other_code_is_not_kept(made, tmp_path, monkeypatch):
+    page = write_report(made, tmp_path / "report.html")
+    page.write_bytes(page.read_bytes() + b"<!-- as it was -->")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "page.css").write_text("")
+    monkeypatch.setattr("undistill.report.page.PACKAGE", tmp_path / "code")
+    assert not write_report(made, page, keep=True).read_bytes().endswith(b"<!-- as it was -->")
 
 
 def test_several_audits_stand_side_by_side(several, tmp_path):

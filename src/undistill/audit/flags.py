@@ -274,7 +274,7 @@ def _trained_on(findings: Findings, suspect: Literal["validation", "test"]) -> I
     if p < SPLIT_ALPHA and students < EXPLAINED * (better[0] - worse[0]):
         yield Raised(
             f"Accuracy is {test[0]:.2f}% on test and {validation[0]:.2f}% on validation images (p = {p:.1g}); that of "
-            f"LS students differs by {sign * students:+.2f} points."
+            f"LS students differs by {sign * students:+z.2f} points."
         )
 
 
@@ -384,8 +384,8 @@ def _too_weak(findings: Findings) -> Iterator[Raised]:
         if cell.outcome is not Outcome.LEAKS and plain[cell.key].outcome is not Outcome.LEAKS:
             leak = plain[cell.key].leak
             yield Raised(
-                f"{_title(findings, cell)} gains {leak.mean:+.2f} [{leak.low:+.2f}, {leak.high:+.2f}] points from the "
-                f"undefended teacher ({findings.undefended}).",
+                f"{_title(findings, cell)} gains {leak.mean:+z.2f} [{leak.low:+z.2f}, {leak.high:+z.2f}] points from "
+                f"the undefended teacher ({findings.undefended}).",
                 *cell.key,
             )
 

@@ -114,9 +114,9 @@ class Audit:
     @property
     def _largest_in_words(self) -> str:
         cell, leak = self.largest, self.largest.leak
-        words = f"{leak.mean:+.2f} points of test accuracy ({leak.low:+.2f} to {leak.high:+.2f} over seeds"
+        words = f"{leak.mean:+z.2f} points of test accuracy ({leak.low:+z.2f} to {leak.high:+z.2f} over seeds"
         if leak.test_low is not None:
-            words += f", {leak.test_low:+.2f} to {leak.test_high:+.2f} over test images"
+            words += f", {leak.test_low:+z.2f} to {leak.test_high:+z.2f} over test images"
         return f"{words}; {cell.attack} with student {cell.student}, data {cell.data})"
 
     @property

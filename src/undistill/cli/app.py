@@ -548,7 +548,7 @@ def _result_path(out: Path, audits: Sequence[Audit], result: Audit) -> Path:
 def _report_line(places: Sequence[Path], path: Path) -> str:
     """Write the report; where it is. An audit is finished all the same where what the page needs is not installed."""
     try:
-        return escape(f"Report: {write_report(places, path)}")
+        return escape(f"Report: {write_report(places, path, keep=True)}")
     except MissingExtraError as error:
         return f"[yellow]{escape(f'No report: {error}, then: undistill report {path.parent}')}[/yellow]"
 

@@ -48,13 +48,22 @@ class AuditFiles:
         """Of the teacher."""
         return self.result["teacher"]["name"]
 
+    @property
+    def trial_names(self) -> list[str]:
+        """Of the stored trials; a name is the hash of what was trained."""
+        return [file.stem for file in self._trial_files]
+
+    @cached_property
+    def _trial_files(self) -> list[Path]:
+        places = (self.path.parent / "trials", self.path.parent.parent / "trials")
+        folder = next((place for place in places if place.is_dir()), None)
+        return [] if folder is None else sorted(folder.glob("*.json"))
+
     @cached_property
     def _trials(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
         """Stored trials by role, student, attack, teacher and seed; those that cannot be read are left out."""
-        places = (self.path.parent / "trials", self.path.parent.parent / "trials")
-        folder = next((place for place in places if place.is_dir()), None)
         found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for file in [] if folder is None else sorted(folder.glob("*.json")):
+        for file in self._trial_files:
             try:
                 content = json.loads(file.read_bytes())
                 trial, outcome = content["trial"], content["outcome"]

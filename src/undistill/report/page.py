@@ -1,5 +1,6 @@
 """The report as one HTML page that needs nothing else: no network, no files beside it."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -8,9 +9,9 @@ from typing import Any
 
 from undistill.audit import Outcome
 from undistill.errors import InputError, require
-from undistill.files import write_atomic
+from undistill.files import content_hash, write_atomic
 from undistill.report.command import command_of
-from undistill.report.files import read_audits
+from undistill.report.files import AuditFiles, read_audits
 from undistill.report.model import (
     MARKS,
     Shown,
@@ -27,15 +28,20 @@ from undistill.report.model import (
 from undistill.utility import Measurement
 
 PARTS = Path(__file__).parent / "page"  # template, style and script
+PACKAGE = Path(__file__).parents[1]
 REPORT = "report.html"
+HEAD = 1024  # bytes of a page, in which its digest stands
 
 
-def write_report(places: str | Path | Sequence[str | Path], path: str | Path | None = None) -> Path:
+def write_report(
+    places: str | Path | Sequence[str | Path], path: str | Path | None = None, *, keep: bool = False
+) -> Path:
     """Write the report of one audit, or of several side by side, from the files that they left.
 
     Args:
         places: folders of audits, or ``audit.json`` files.
         path: of the page; by default ``report.html`` in the folder, and in the current one for several.
+        keep: leave a page as it is that was made of the same files by the same code.
 
     Returns:
         Where it was written.
@@ -49,13 +55,27 @@ def write_report(places: str | Path | Sequence[str | Path], path: str | Path | N
     if path is None:
         alone = Path(places[0]) if len(places) == 1 else Path()
         path = (alone.parent if alone.is_file() else alone) / REPORT
-    path = Path(path)
-    write_atomic(path, render_report(label_audits(audits)).encode())
+    path, digest = Path(path), _digest(audits)
+    if not (keep and path.is_file() and digest in _beginning(path)):
+        write_atomic(path, render_report(label_audits(audits), digest).encode())
     return path
 
 
-def render_report(shown: Sequence[Shown]) -> str:
-    """The page of some audits."""
+def _digest(audits: Sequence[AuditFiles]) -> str:
+    """Of everything that a page is made of: what the audits left, and all of our code, for any part may speak there."""
+    code = hashlib.sha256(version("undistill").encode())
+    for file in sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".html", ".css", ".js")):
+        code.update(file.read_bytes())
+    return content_hash([code.hexdigest(), *([one.result, one.evidence, one.trial_names] for one in audits)])
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(HEAD).decode(errors="replace")
+
+
+def render_report(shown: Sequence[Shown], digest: str) -> str:
+    """The page of some audits, which names the digest of its sources."""
     cells = cells_of(shown)
     places, curves = curves_of(shown, cells)
     teachers = teachers_of(shown)
@@ -72,6 +92,7 @@ def render_report(shown: Sequence[Shown]) -> str:
         "query_curves": query_curves(shown),
     }
     return _render(
+        digest=digest,
         title="Audit of " + ", ".join(one.label for one in shown),
         audits=audits,
         groups=_groups(shown, cells),
@@ -118,6 +139,7 @@ def write_measurements(measurements: Mapping[str, Measurement], path: Path) -> N
         "query_curves": [],
     }
     page = _render(
+        digest=None,
         title="Spectrum of " + ", ".join(measurements),
         audits=[],
         measured=[
@@ -178,7 +200,7 @@ def _render(**context: Any) -> str:
 
 def _signed(value: float) -> str:
     """Two decimals with a sign, a minus that is as wide as a plus."""
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+z.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _embedded(value: Any) -> str:

@@ -39,7 +39,7 @@ def audit_table(audits: Sequence[Audit]) -> Table:
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
                 "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
-                escape(f"{cell.leak.mean:+.2f} [{cell.leak.low:+.2f}, {cell.leak.high:+.2f}]"),
+                escape(f"{cell.leak.mean:+z.2f} [{cell.leak.low:+z.2f}, {cell.leak.high:+z.2f}]"),
                 f"[{COLOURS[cell.outcome]}]{cell.outcome.value}[/]",
             )
     return table

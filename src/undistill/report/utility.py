@@ -22,7 +22,7 @@ def utility_tables(comparison: Comparison) -> list[Table]:
         if reference is None or group is reference:
             return "-"
         found = difference(group, reference, "accuracy")
-        return "-" if found is None else _cell(found.interval, "+.2f", ".2f")
+        return "-" if found is None else _cell(found.interval, "+z.2f", ".2f")
 
     def ratio(figure: str) -> Cell:
         def cell(group: Group) -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from undistill.errors import InputError, require
@@ -86,6 +84,10 @@ def fit(
         InputError: the batch cannot be shared among the processes, ``folder`` holds another training or comes
             without ``identity``, or ``tensorboard`` comes without ``folder``.
     """
+    # Takes a tenth of a second, and most commands train nothing in their own process.
+    from accelerate import Accelerator
+    from accelerate.utils import broadcast
+
     if folder is not None and not identity:
         raise InputError(f"the state kept in {folder} needs an identity, so that no other training goes on from it")
     if tensorboard:
@@ -127,7 +129,7 @@ def fit(
     labels = task.train.labels.to(device)
     # On a CPU the generators of all other devices are left alone: to reach them takes as long as some steps.
     reseed = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
-    with torch.random.fork_rng(), _shown(progress, len(records), accelerator) as told:
+    with torch.random.fork_rng(), _shown(progress, len(records), accelerator.is_main_process) as told:
         for epoch in range(len(records), recipe.epochs):
             started = time.monotonic()
             reseed(_dropout_seed(seed, epoch, rank))
@@ -226,8 +228,8 @@ def read_state(path: Path, identity: str, device: torch.device | str = "cpu") ->
     return saved
 
 
-def _shown(progress: Callable[[int], Progress] | None, done: int, accelerator: Accelerator) -> Progress:
-    return SilentProgress() if progress is None or not accelerator.is_main_process else progress(done)
+def _shown(progress: Callable[[int], Progress] | None, done: int, main: bool) -> Progress:
+    return progress(done) if progress is not None and main else SilentProgress()
 
 
 def _dropout_seed(seed: int, epoch: int, rank: int) -> int:

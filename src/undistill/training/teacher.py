@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from undistill.defences.training import CrossEntropy, Defence
 from undistill.errors import InputError
@@ -74,6 +73,8 @@ def train_teacher(
         InputError: ``folder`` holds another model, ``normal`` or ``start`` does not fit, or the training cannot go on
             (see :func:`fit`).
     """
+    from accelerate import PartialState  # as in the training loop
+
     folder = Path(folder)
     defence = defence.for_classes(task.num_classes)
     normal_teacher = None if normal is None else load_normal(Path(normal), task, architecture)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -45,6 +44,8 @@ class TeacherWorkshop(Workshop):
         return predict(network, self._split, next(network.parameters()).device)
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        from accelerate import PartialState  # as in the training loop
+
         path = self._scratch / f"{name}{ONCE_FILE}"
         with PartialState().main_process_first():
             if not path.exists():

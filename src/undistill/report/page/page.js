@@ -19,7 +19,10 @@ let printing = false;
 
 // Words and numbers. Plotly reads some markup in labels, so every name is escaped for it.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+const signed = (value) => {
+  const size = Math.abs(value).toFixed(2);
+  return (value < 0 && size !== "0.00" ? "−" : "+") + size;
+};
 const short = (value) => value == null ? "–" : Number(value.toPrecision(3)).toString();
 const cut = (text, length) => text.length > length ? text.slice(0, length - 1) + "…" : text;
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
