@@ -24,6 +24,7 @@ BATTERY: tuple[Attack, ...] = (KD(), KD(1.0), DKD(), NKD(), TTM(), LabelOnly())
 
 def plain_way(
     *,
+    task: Task | None = None,
     teacher: str = "resnet20",
     student: str = "resnet8",
     classes: int = 20,
@@ -33,13 +34,13 @@ def plain_way(
     attacks: tuple[Attack, ...] = BATTERY,
     repeats: int = 3,
 ) -> list[Figure]:
-    """Knockoffs of one teacher by several attacks, on images of 32x32: an audit's way against a script for each attack.
+    """Knockoffs by several attacks, on a task or on noise: an audit's way against a script for each attack.
 
     The script is float32, channels first, with PIL transforms in a DataLoader, and asks the teacher at every step. The
     audit's way is that of ``undistill.audit``, from an empty store: answers are asked for once and shared. Both include
     the test images at the end, and both have one core. The teacher is untrained, for speed does not depend on it.
     """
-    task = random_task(images, classes)
+    task = random_task(images, classes) if task is None else task
     taught = fresh(teacher, task)
     recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=TINY_RATE)
     box = LocalBlackBox("teacher", taught)
