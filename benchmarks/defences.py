@@ -42,6 +42,7 @@ UNDEFENDED = "ce"
 ATTACK_SET = ("kd", "dkd:temperature=4", "dist:temperature=4", "lskd:temperature=2", "label-only:hard=0.5")
 ATTACK_SET += ("averager-full:temperature=20",)
 ON = " on "  # "top-k:k=3 on ce": an output defence in front of a teacher
+SEARCHED = {"digits": "combined-digits", "MNIST-1D": "search-mnist1d", "CIFAR-100/20": "cifar100-20"}
 PREDICTORS = ("supremum", "residual_T4", "within_class_variance")
 RESAMPLES = 2000
 
@@ -355,6 +356,8 @@ def pages() -> None:
         record = json.loads(file.read_text())
         for name, table in tables(record).items():
             (RECORDS / f"{file.stem}-{name}.md").write_text("\n".join(table) + "\n")
+    records = {task: json.loads((RECORDS / f"{name}.json").read_text()) for task, name in SEARCHED.items()}
+    (RECORDS / "over-tasks.md").write_text("\n".join(tasks_table(records)) + "\n")
 
 
 def tables(record: dict[str, Any]) -> dict[str, list[str]]:
@@ -389,6 +392,27 @@ def choice_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:
         leaks = {cell["attack"]: cell["validation_leak"] for cell in entry["cells"][regime]}
         row = [f"`{entry['label']}`", f"{mean(teacher['validation_accuracy'] for teacher in entry['teachers']):.2f}"]
         row += [f"{max(leaks.values()):+z.2f}", *(f"{leaks[name]:+z.2f}" if name in leaks else "" for name in attacks)]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def tasks_table(records: dict[str, dict[str, Any]]) -> list[str]:
+    """Largest leak on validation images and accuracy there less CE's, of the defences that stand in all records."""
+    found = {task: {entry["label"]: entry for entry in record["defences"]} for task, record in records.items()}
+    columns = [f"{task}: {what}" for task in found for what in ("train", "fresh", "accuracy less CE's")]
+    lines = head(["defence", *columns])
+    for label in next(iter(found.values())):
+        if not all(label in entries for entries in found.values()):
+            continue
+        row = [f"`{label}`"]
+        for entries in found.values():
+            entry = entries[label]
+            accuracies, plain = (
+                mean(teacher["validation_accuracy"] for teacher in one["teachers"])
+                for one in (entry, entries[UNDEFENDED])
+            )
+            largest = (max(c["validation_leak"] for c in entry["cells"][regime]) for regime in ("train", "fresh"))
+            row += [*(f"{leak:+z.2f}" for leak in largest), f"{accuracies - plain:+z.2f}"]
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
