@@ -351,13 +351,14 @@ def rank_correlation(groups: Sequence[np.ndarray]) -> float:
 
 @app.command
 def pages() -> None:
-    """Write the tables of all records into ``docs/results/defences``."""
-    for file in sorted(RECORDS.glob("*.json")):
-        record = json.loads(file.read_text())
+    """Write the tables of all records into ``docs/results/defences``, and that over tasks where all are searched."""
+    records = {file.stem: json.loads(file.read_text()) for file in sorted(RECORDS.glob("*.json"))}
+    for title, record in records.items():
         for name, table in tables(record).items():
-            (RECORDS / f"{file.stem}-{name}.md").write_text("\n".join(table) + "\n")
-    records = {task: json.loads((RECORDS / f"{name}.json").read_text()) for task, name in SEARCHED.items()}
-    (RECORDS / "over-tasks.md").write_text("\n".join(tasks_table(records)) + "\n")
+            (RECORDS / f"{title}-{name}.md").write_text("\n".join(table) + "\n")
+    if records.keys() >= set(SEARCHED.values()):
+        lines = tasks_table({task: records[name] for task, name in SEARCHED.items()})
+        (RECORDS / "over-tasks.md").write_text("\n".join(lines) + "\n")
 
 
 def tables(record: dict[str, Any]) -> dict[str, list[str]]:
