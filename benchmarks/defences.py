@@ -391,31 +391,34 @@ def choice_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:
     lines = head(["defence", "validation accuracy", "largest leak", *attacks])
     for entry in entries:
         leaks = {cell["attack"]: cell["validation_leak"] for cell in entry["cells"][regime]}
-        row = [f"`{entry['label']}`", f"{mean(teacher['validation_accuracy'] for teacher in entry['teachers']):.2f}"]
-        row += [f"{max(leaks.values()):+z.2f}", *(f"{leaks[name]:+z.2f}" if name in leaks else "" for name in attacks)]
+        row = [f"`{entry['label']}`", f"{validation_accuracy(entry):.2f}", f"{largest_leak(entry, regime):+z.2f}"]
+        row += [*(f"{leaks[name]:+z.2f}" if name in leaks else "" for name in attacks)]
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
 def tasks_table(records: dict[str, dict[str, Any]]) -> list[str]:
     """Largest leak on validation images and accuracy there less CE's, of the defences that stand in all records."""
-    found = {task: {entry["label"]: entry for entry in record["defences"]} for task, record in records.items()}
-    columns = [f"{task}: {what}" for task in found for what in ("train", "fresh", "accuracy less CE's")]
+    found = [{entry["label"]: entry for entry in record["defences"]} for record in records.values()]
+    columns = [f"{task}: {what}" for task in records for what in ("train", "fresh", "accuracy less CE's")]
     lines = head(["defence", *columns])
-    for label in next(iter(found.values())):
-        if not all(label in entries for entries in found.values()):
-            continue
+    for label in [label for label in found[0] if all(label in entries for entries in found)]:
         row = [f"`{label}`"]
-        for entries in found.values():
-            entry = entries[label]
-            accuracies, plain = (
-                mean(teacher["validation_accuracy"] for teacher in one["teachers"])
-                for one in (entry, entries[UNDEFENDED])
-            )
-            largest = (max(c["validation_leak"] for c in entry["cells"][regime]) for regime in ("train", "fresh"))
-            row += [*(f"{leak:+z.2f}" for leak in largest), f"{accuracies - plain:+z.2f}"]
+        for entries in found:
+            gap = validation_accuracy(entries[label]) - validation_accuracy(entries[UNDEFENDED])
+            row += [f"{value:+z.2f}" for value in (*(largest_leak(entries[label], kind) for kind in QUERY_DATA), gap)]
         lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def validation_accuracy(entry: dict[str, Any]) -> float:
+    """The mean of a defence's teachers."""
+    return mean(teacher["validation_accuracy"] for teacher in entry["teachers"])
+
+
+def largest_leak(entry: dict[str, Any], regime: str) -> float:
+    """Of a defence through any attack, on validation images."""
+    return max(cell["validation_leak"] for cell in entry["cells"][regime])
 
 
 OUTCOME_WORDS = {

@@ -1,6 +1,5 @@
 """The report as one HTML page that needs nothing else: no network, no files beside it."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -63,10 +62,9 @@ def write_report(
 
 def _digest(audits: Sequence[AuditFiles]) -> str:
     """Of everything that a page is made of: what the audits left, and all of our code, for any part may speak there."""
-    code = hashlib.sha256(version("undistill").encode())
-    for file in sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".html", ".css", ".js")):
-        code.update(file.read_bytes())
-    return content_hash([code.hexdigest(), *([one.result, one.evidence, one.trial_names] for one in audits)])
+    code = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".html", ".css", ".js"))
+    left = [[one.result, one.evidence, one.trial_names] for one in audits]
+    return content_hash([version("undistill"), *(file.read_text() for file in code), *left])
 
 
 def _beginning(path: Path) -> str:
