@@ -32,7 +32,7 @@ from undistill.defences.output import OUTPUT_DEFENCES, OutputDefence
 from undistill.defences.training import DEFENCES
 from undistill.errors import InputError
 from undistill.files import json_number, write_json
-from undistill.statistics import interval
+from undistill.statistics import Interval, interval
 from undistill.tasks import FreshImages, QueryData, Task, TrainingImages
 from undistill.training import Recipe, accuracy, defaults_for, train_teacher
 from undistill.utility import FIGURES
@@ -436,8 +436,7 @@ def leak_words(cell: dict[str, Any] | None) -> str:
     """
     if cell is None:
         return "cannot be run"
-    leak = cell["leak"]
-    return f"{leak['mean']:+z.2f} [{leak['low']:+z.2f}, {leak['high']:+z.2f}] {OUTCOME_WORDS[cell['outcome']]}"
+    return f"{Interval(**cell['leak']):+z.2f} {OUTCOME_WORDS[cell['outcome']]}"
 
 
 def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -452,7 +451,7 @@ def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
         row = [
             f"`{entry['label']}`",
             f"{mean(accuracies):.2f}",
-            f"{gap.mean:+z.2f} [{gap.low:+z.2f}, {gap.high:+z.2f}]",
+            f"{gap:+z.2f}",
         ]
         row += [mean_words([teacher[name] for teacher in entry["teachers"]], d) for name, d in columns.items()]
         lines.append(f"| {' | '.join(row)} |")

@@ -131,10 +131,10 @@ HEAD = "| attack | knockoff | placebo | LS | leak | | queries | seconds |\n|---|
 
 def row(first: str, cell: Cell, seconds: float) -> str:
     """One line of a table; an attack that does not leak on an undefended teacher is weak there."""
-    leak, placebo = cell.leak, cell.placebo
+    placebo = cell.placebo
     return (
         f"| {first} | {cell.knockoff.mean:.2f} | {'' if placebo is None else format(placebo.mean, '.2f')} | "
-        f"{cell.ls.mean:.2f} | {leak.mean:+z.2f} [{leak.low:+z.2f}, {leak.high:+z.2f}] | "
+        f"{cell.ls.mean:.2f} | {cell.leak} | "
         f"{'leaks' if cell.outcome is Outcome.LEAKS else 'weak here'} | {cell.queries:,} | {seconds:.1f} |"
     )
 

@@ -146,7 +146,7 @@ def test_plans_of_references_do_not_depend_on_the_queries(task, protocol, tmp_pa
     plans = [
         Plan(task, replace(protocol, queries=queries), [counting_box]) for queries in (Queries(), Queries("clean"))
     ]
-    one, two = ([trial.key for trial in plan.judging(Store(tmp_path))] for plan in plans)
+    one, two = ([trial.key for trial in plan.look(Store(tmp_path)).due] for plan in plans)
     assert [a == b for a, b in zip(one, two, strict=True)] == [True, True, False, False, False, False]
 
 

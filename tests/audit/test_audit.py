@@ -50,7 +50,7 @@ def test_settings_are_chosen_on_validation_alone(task, tmp_path, counting_box, b
         # The other settings are better on the test split, and one of them on the first tuning seed.
         validation += 0.5 * (place == (best + 1) % 3) * (1 if trial.seed == protocol.chosen_seeds[0] else -1)
         store.write(trial, {"validation_accuracy": validation, "accuracy": 99.0 - 40 * (place == best)})
-    judged = plan.judging(store)
+    judged = plan.look(store).due
     assert {trial.seed for trial in judged} == set(protocol.judged_seeds)
     assert {trial.smoothing for trial in judged if trial.role == "reference"} == {protocol.smoothings[best]}
     assert {trial.attack for trial in judged if trial.role == "placebo"} == {grid[best]}
@@ -61,7 +61,7 @@ def test_settings_are_chosen_on_validation_alone(task, tmp_path, counting_box, b
 def test_a_single_setting_is_not_tuned(task, protocol, tmp_path, counting_box):
     plan = Plan(task, protocol, [counting_box])
     assert plan.tuning() == []
-    assert [trial.role for trial in plan.judging(Store(tmp_path))] == [
+    assert [trial.role for trial in plan.look(Store(tmp_path)).due] == [
         role for role in ("reference", "placebo", "knockoff") for _ in protocol.judged_seeds
     ]
 
@@ -113,7 +113,7 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(
     monkeypatch.syspath_prepend(tmp_path)
     asking = {"class_names": task.class_names, "probe": task.validation.images[:4] / 255}
     boxes = [open_black_box(teacher, **asking) for teacher in (teachers / "ce", "pooled_teacher:soft")]
-    trials = Plan(task, protocol, boxes).judging(Store(tmp_path))
+    trials = Plan(task, protocol, boxes).look(Store(tmp_path)).due
     for folder, workers in (("one", 1), ("two", 2)):
         store, cache = Store(tmp_path / folder / "trials"), AnswerCache(tmp_path / folder / "answers")
         with Pool([task], boxes, cache, workers) as pool:
@@ -135,7 +135,7 @@ def test_one_process_runs_one_thread_and_gives_the_others_back(task, protocol, c
     try:
         torch.set_num_threads(2)
         with Pool([task], [], AnswerCache(tmp_path), 1) as pool:
-            pool.run(pack(plan.judging(store), 1), lambda trial, outcome: None)
+            pool.run(pack(plan.look(store).due, 1), lambda trial, outcome: None)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

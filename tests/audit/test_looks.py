@@ -58,9 +58,9 @@ def outcome_of(trial, task, boxes=("b" * 64,)):
 def run(plan, store, task):
     """The loop of an audit; the lists of trials that were wanted."""
     wanted = []
-    while trials := plan.judging(store):
+    while trials := plan.look(store).due:
         wanted.append(trials)
-        assert plan.judging(store) == trials, "asked again, it wants the same"
+        assert plan.look(store).due == trials, "asked again, it wants the same"
         for trial in trials:
             store.write(trial, outcome_of(trial, task))
     return wanted
@@ -69,7 +69,7 @@ def run(plan, store, task):
 def test_only_undecided_cells_get_more_seeds(task, sequential, store, counting_box):
     plan = Plan(task, sequential, [counting_box])
     rounds = run(plan, store, task)
-    cells = plan.judged(store, counting_box)[counting_box.fingerprint]
+    cells = plan.judged(plan.look(store), store, counting_box)[counting_box.fingerprint]
     seeds = {cell.attack: len(cell.knockoff.seeds) for cell in cells}
     outcomes = {cell.attack: cell.outcome for cell in cells}
     assert outcomes["dkd"] is Outcome.LEAKS
@@ -92,18 +92,18 @@ def test_only_undecided_cells_get_more_seeds(task, sequential, store, counting_b
 def test_the_order_of_arrival_and_seeds_of_a_longer_audit_change_nothing(task, sequential, store, counting_box):
     plan = Plan(task, sequential, [counting_box])
     run(plan, store, task)
-    expected = plan.judged(store, counting_box)
+    expected = plan.judged(plan.look(store), store, counting_box)
     for trial in plan.largest():
         store.write(trial, outcome_of(trial, task))
-    assert plan.judging(store) == []
-    assert plan.judged(store, counting_box) == expected
+    assert plan.look(store).due == []
+    assert plan.judged(plan.look(store), store, counting_box) == expected
 
 
 def test_the_smallest_and_the_largest_number_of_trials(task, sequential, store, counting_box):
     plan = Plan(task, sequential, [counting_box])
     assert len(plan.smallest()) == (1 + 3 + 3) * 3
     assert len(plan.largest()) == (1 + 3 + 3) * 12
-    assert sorted(map(repr, plan.smallest())) == sorted(map(repr, plan.judging(store)))
+    assert sorted(map(repr, plan.smallest())) == sorted(map(repr, plan.look(store).due))
     assert len(plan.smallest()) <= len({trial for trials in run(plan, store, task) for trial in trials})
 
 
@@ -111,8 +111,9 @@ def test_without_looks_all_seeds_are_wanted_at_once(task, sequential, store, cou
     plan = Plan(task, replace(sequential, looks=()), [counting_box])
     [trials] = run(plan, store, task)
     assert len(trials) == len(plan.largest()) == len(plan.smallest())
-    with pytest.raises(ValueError, match="84 trials have not been run"):
-        plan.judged(Memory(Path("nowhere")), counting_box)
+    empty = Memory(Path("nowhere"))
+    with pytest.raises(ValueError, match="84 trials are due"):
+        plan.judged(plan.look(empty), empty, counting_box)
 
 
 def test_a_plan_adds_seeds_as_the_simulation_of_the_calibration_does(task, sequential, counting_box):
@@ -127,7 +128,7 @@ def test_a_plan_adds_seeds_as_the_simulation_of_the_calibration_does(task, seque
             kind = {"reference": simulated.ls, "placebo": simulated.placebo, "knockoff": simulated.knockoff}[trial.role]
             place = names.index(trial.attack.name) if trial.attack else 0
             store.write(trial, outcome_of(trial, task) | {"accuracy": float(kind[place, trial.seed])})
-        cells = plan.judged(store, counting_box)[counting_box.fingerprint]
+        cells = plan.judged(plan.look(store), store, counting_box)[counting_box.fingerprint]
         expected = simulated.judged(protocol)
         for cell, other in zip(cells, expected, strict=True):
             assert cell.knockoff.seeds == other.knockoff.seeds

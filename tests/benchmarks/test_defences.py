@@ -10,6 +10,8 @@ from benchmarks import defences
 from benchmarks.defences import app, correlations, leak_words, rank_correlation, slug
 from undistill.errors import InputError
 
+FEW = 50  # resamples: enough where an interval is not looked at
+
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
@@ -17,14 +19,14 @@ def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("defences")
     words = (
         "run --task digits --classes 3 --fresh 0.2 --model mlp-4 --student mlp-2 --epochs 2 --batch-size 16 --seeds 2"
-        " --teacher-epochs 3"
+        " --teacher-epochs 3 --workers 1"
     )
     words += f" --out {folder / 'out'} --record small --defence cmim:weight=0.1 --attack kd:temperature=4"
     words += " --attack kd-mse --placebo-smoothing 0.1 --smoothing 0.1"
     served = ["--output-defence", "label-only on ce", "--output-defence", "top-k:k=2 on cmim:weight=0.1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(defences, "RECORDS", folder)
-        patch.setattr(defences, "RESAMPLES", 50)
+        patch.setattr(defences, "RESAMPLES", FEW)
         for command in ([*words.split(), *served], ["pages"]):
             app(command, exit_on_error=False, print_error=False, result_action="return_value")
     return json.loads((folder / "small.json").read_text()), folder
@@ -130,7 +132,12 @@ def fake_entry(values, leaks, label="ce"):
     return {"label": label, "teachers": teachers, "cells": cells}
 
 
-def test_the_correlation_is_that_of_ranks_with_the_largest_leak():
+@pytest.fixture
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(defences, "RESAMPLES", FEW)
+
+
+def test_the_correlation_is_that_of_ranks_with_the_largest_leak(few_resamples):
     rising = {"defences": [fake_entry([v, v + 1], [v**3, (v + 1) ** 3]) for v in (0.0, 2.0, 4.0, 6.0)]}
     for row in correlations(rising, "train"):
         assert row["rho"] == pytest.approx(1)
@@ -139,7 +146,7 @@ def test_the_correlation_is_that_of_ranks_with_the_largest_leak():
     assert all(row["rho"] == pytest.approx(-1) for row in correlations(falling, "train"))
 
 
-def test_numbers_that_are_not_finite_are_left_out_of_the_correlation():
+def test_numbers_that_are_not_finite_are_left_out_of_the_correlation(few_resamples):
     entries = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)] + [fake_entry([None, None], [50.0, 60.0])]
     rows = correlations({"defences": entries}, "train")
     assert {(row["defences"], row["teachers"]) for row in rows} == {(3, 6)}
@@ -155,7 +162,7 @@ def test_the_correlation_is_scipys():
     assert np.isnan(rank_correlation([np.array([[1.0, 2.0], [1.0, 3.0]])]))
 
 
-def test_teachers_without_an_output_defence_are_looked_at_apart():
+def test_teachers_without_an_output_defence_are_looked_at_apart(few_resamples):
     trained = [fake_entry([v, v + 1], [v, v + 1]) for v in (0.0, 2.0, 4.0)]
     served = [fake_entry([v, v + 1], [-9 - v, -10 - v], "rounding on ce") for v in (6.0, 8.0, 10.0)]
     rows = correlations({"defences": trained + served}, "train")

@@ -382,10 +382,9 @@ def _too_weak(findings: Findings) -> Iterator[Raised]:
     plain = {cell.key: cell for cell in findings.undefended_cells}
     for cell in findings.cells:
         if cell.outcome is not Outcome.LEAKS and plain[cell.key].outcome is not Outcome.LEAKS:
-            leak = plain[cell.key].leak
             yield Raised(
-                f"{_title(findings, cell)} gains {leak.mean:+z.2f} [{leak.low:+z.2f}, {leak.high:+z.2f}] points from "
-                f"the undefended teacher ({findings.undefended}).",
+                f"{_title(findings, cell)} gains {plain[cell.key].leak} points from the undefended teacher "
+                f"({findings.undefended}).",
                 *cell.key,
             )
 

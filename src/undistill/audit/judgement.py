@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from undistill.statistics import (
+    Interval,
     SequentialDifference,
     example_interval,
     holm_adjust,
@@ -102,6 +103,10 @@ class Leak:
     detectable: float
     test_low: float | None = None
     test_high: float | None = None
+
+    def __str__(self) -> str:
+        """Mean and bounds, with signs and two decimals."""
+        return f"{Interval(self.mean, self.low, self.high):+z.2f}"
 
 
 @dataclass(frozen=True)

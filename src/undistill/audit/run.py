@@ -173,19 +173,19 @@ def audit_all(
         plan = Plan(task, protocol, everyone)
         with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
             _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
-            complete = True
-            while trials := plan.judging(outcomes):
-                complete = False
-                _run_stage("judge on test", trials, executor, outcomes, diary)
-                standing = plan.standing(outcomes)
+            look = plan.look(outcomes)
+            complete = not look.due
+            while look.due:
+                _run_stage("judge on test", look.due, executor, outcomes, diary)
+                look = plan.look(outcomes)
                 for box in boxes:
-                    diary.judged(box.name, standing[box.fingerprint])
-            judging = plan.used(outcomes)
+                    diary.judged(box.name, look.cells[box.fingerprint])
+            judging = plan.used(look, outcomes)
             if complete:  # says so
                 _run_stage("judge on test", judging, executor, outcomes, diary)
         used = sorted({trial.key for trial in (*plan.tuning(), *judging)})
         write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
-        judged = plan.judged(outcomes, reference)
+        judged = plan.judged(look, outcomes, reference)
         plain, plain_evidence = kept_observation(out, reference, task)
         undefended_teacher = Undefended(reference.name, plain.utility, judged[reference.fingerprint])
         results = []
@@ -296,6 +296,23 @@ class Place(NamedTuple):
     grid: tuple[Attack, ...]
 
 
+class Look(NamedTuple):
+    """How far the stored outcomes carry an audit.
+
+    Attributes:
+        counts: how many seeds each cell has come to, by its place and its teacher's fingerprint; empty before the first
+            look.
+        cells: the cells of every box by fingerprint, as they stand with these seeds; empty before the first look. No
+            attack counts as too weak yet.
+        due: all trials that the next look at undecided cells needs, some of which may be stored; empty when every cell
+            is decided or has come to its last look.
+    """
+
+    counts: Counts
+    cells: dict[str, tuple[Cell, ...]]
+    due: list[Trial]
+
+
 class Plan:
     """The flat lists of trials of an audit, and the way back from their outcomes to cells.
 
@@ -361,11 +378,6 @@ class Plan:
             for seed in self.protocol.chosen_seeds
         ]
 
-    def judging(self, store: Store) -> list[Trial]:
-        """The chosen settings on the judged seeds: all that the next look at undecided cells needs, some of which may
-        be stored; empty when every cell is decided or has come to its last look."""
-        return self._look(cache(store.read), store)[1]
-
     def smallest(self, store: Store | None = None) -> list[Trial]:
         """As many trials as are judged if the first look decides all. Each choice is shown by the setting that is
         chosen as far as the store knows it, else by its first."""
@@ -386,41 +398,43 @@ class Plan:
     def _seeded(self, trials: Iterable[Trial], count: int) -> list[Trial]:
         return [replace(trial, seed=seed) for trial in trials for seed in self.protocol.judged_seeds[:count]]
 
-    def judged(self, store: Store, reference: BlackBox) -> dict[str, tuple[Cell, ...]]:
-        """The cells of every box by fingerprint, when all that they need is stored.
-
-        Args:
-            store: with all outcomes.
-            reference: the undefended one of the boxes: attacks that do not leak on it are too weak.
-        """
+    def look(self, store: Store) -> Look:
+        """Look at the stored outcomes, look by look, as far as they go."""
         read = cache(store.read)
-        counts, missing = self._look(read, store)
-        if missing:
-            raise ValueError(f"{len(missing)} trials have not been run")
-        plain = self._judge(reference, counts, read)
-        weak = frozenset(cell.key for cell in plain if cell.outcome is not Outcome.LEAKS)
-        return {box.fingerprint: self._judge(box, counts, read, weak) for box in self.boxes}
-
-    def _look(self, read: Read, store: Store) -> tuple[Counts, list[Trial]]:
-        """How many seeds each cell has come to, look by look, and what the next look needs; nothing if none is due."""
         counts: Counts = {}
+        cells: dict[str, tuple[Cell, ...]] = {}
         undecided = self._cells()
         for size in self.protocol.all_looks:
             chosen = [self._choose(choice, read)[0] for choice in self._choices(undecided)]
             trials = self._seeded(chosen, size)
             if not all(trial in store for trial in trials):
-                return counts, trials
+                return Look(counts, cells, trials)
             counts |= {(place, box.fingerprint): size for place, box in undecided}
+            cells = {box.fingerprint: self._judge(box, counts, read) for box in self.boxes}
             open_places = {
-                (place, box.fingerprint)
-                for box in self.boxes
-                for place, cell in zip(self._places, self._judge(box, counts, read), strict=True)
+                (place, fingerprint)
+                for fingerprint, of_box in cells.items()
+                for place, cell in zip(self._places, of_box, strict=True)
                 if cell.outcome is Outcome.INCONCLUSIVE
             }
             undecided = [(place, box) for place, box in undecided if (place, box.fingerprint) in open_places]
             if not undecided:
                 break
-        return counts, []
+        return Look(counts, cells, [])
+
+    def judged(self, look: Look, store: Store, reference: BlackBox) -> dict[str, tuple[Cell, ...]]:
+        """The cells of every box by fingerprint, once nothing is due.
+
+        Args:
+            look: the last one.
+            store: at which it looked.
+            reference: the undefended one of the boxes: attacks that do not leak on it are too weak.
+        """
+        if look.due:
+            raise ValueError(f"{len(look.due)} trials are due before anything is judged")
+        read = cache(store.read)
+        weak = frozenset(cell.key for cell in look.cells[reference.fingerprint] if cell.outcome is not Outcome.LEAKS)
+        return {box.fingerprint: self._judge(box, look.counts, read, weak) for box in self.boxes}
 
     def _judge(
         self, box: BlackBox, counts: Counts, read: Read, weak: frozenset[tuple[str, str, str]] = frozenset()
@@ -442,20 +456,13 @@ class Plan:
         best = max(choice, key=validation)
         return best, validation(best)
 
-    def standing(self, store: Store) -> dict[str, tuple[Cell, ...]]:
-        """The cells of every box by fingerprint, as far as the stored looks go; empty before the first."""
+    def used(self, look: Look, store: Store) -> list[Trial]:
+        """The trials on the judged seeds that the cells of a look at the store rest on, each once."""
         read = cache(store.read)
-        counts, _ = self._look(read, store)
-        return {box.fingerprint: self._judge(box, counts, read) for box in self.boxes} if counts else {}
-
-    def used(self, store: Store) -> list[Trial]:
-        """The trials on the judged seeds that the outcomes of the cells rest on, each once."""
-        read = cache(store.read)
-        counts, _ = self._look(read, store)
         boxes = {box.fingerprint: box for box in self.boxes}
         trials = (
             trial
-            for (place, fingerprint), size in counts.items()
+            for (place, fingerprint), size in look.counts.items()
             for choice in self._choices([(place, boxes[fingerprint])])
             for trial in self._seeded([self._choose(choice, read)[0]], size)
         )

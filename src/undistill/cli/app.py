@@ -49,7 +49,7 @@ from undistill.information import spectrum_json
 from undistill.models import load_checkpoint
 from undistill.report import (
     REPORT,
-    audit_table,
+    audit_tables,
     check_page,
     check_plot,
     check_trade_off,
@@ -511,7 +511,7 @@ def audit(
     with TerminalWatcher() as watcher:
         audits = audit_all(teachers, data, watcher=watcher, **asked)
     console = Console()
-    console.print(audit_table(audits))
+    console.print(audit_tables(audits))
     left_out = (
         [] if attack is not None else sorted({grid[0].name for grid in offered} - {grid[0].name for grid in grids})
     )

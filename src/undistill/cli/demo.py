@@ -9,7 +9,7 @@ from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Protocol, audit_all, audit_path, count_workers
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import CMIM, CrossEntropy, Defence
-from undistill.report import REPORT, audit_table, plot_spectra, spectrum_table, write_report
+from undistill.report import REPORT, audit_tables, plot_spectra, spectrum_table, write_report
 from undistill.tasks import load_task
 from undistill.training import defaults_for, train_teacher
 
@@ -68,7 +68,7 @@ def run_demo(out: Path, workers: int | None) -> None:
         )
     )
     console.print()
-    console.print(audit_table(audits))
+    console.print(audit_tables(audits))
     console.print()
     for audit in audits:
         console.print(audit.sentence, highlight=False, markup=False)

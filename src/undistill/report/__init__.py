@@ -5,13 +5,13 @@ from undistill.report.files import AuditFiles, read_audits
 from undistill.report.forecast import duration, forecast_lines
 from undistill.report.page import REPORT, check_page, write_measurements, write_report
 from undistill.report.plots import check_plot, check_trade_off, plot_spectra, plot_trade_off
-from undistill.report.tables import audit_table, flag_lines, spectrum_table, threat_card_table
+from undistill.report.tables import audit_tables, flag_lines, spectrum_table, threat_card_table
 from undistill.report.utility import cost_line, utility_notes, utility_tables
 
 __all__ = [
     "REPORT",
     "AuditFiles",
-    "audit_table",
+    "audit_tables",
     "check_page",
     "check_plot",
     "check_trade_off",

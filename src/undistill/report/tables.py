@@ -3,13 +3,17 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from undistill.audit import Audit, Flag, Outcome
+from undistill.audit import Audit, Cell, Flag, Outcome
 from undistill.information import Spectrum
 
 WIDTH = 80
+LEAK_WIDTH = len("+0.00 [-10.00, +10.00]")
+ATTACK_WIDTH = WIDTH - sum(column + 1 for column in (8, 6, 7, LEAK_WIDTH)) - len(Outcome.TOO_WEAK.value)
 
 COLOURS = {
     Outcome.LEAKS: "red",
@@ -19,30 +23,41 @@ COLOURS = {
 }
 
 
-def audit_table(audits: Sequence[Audit]) -> Table:
-    """One row per teacher and cell: accuracies, the leak with its interval, the outcome."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    # What does not fit takes two lines; nothing is cut off.
-    table.add_column("teacher", overflow="fold")
-    table.add_column("attack", overflow="fold", min_width=12)
-    for column in ("knockoff", "LS", "placebo"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column(escape("leak [interval]"), justify="right")
-    table.add_column("outcome", width=13)  # only "attack too weak" takes two lines
-    for audit in audits:
-        several = len({cell.student for cell in audit.cells}) > 1
-        regimes = len({cell.data for cell in audit.cells}) > 1
-        for cell in audit.cells:
+def audit_tables(audits: Sequence[Audit]) -> Group:
+    """A table per teacher, with a row per cell: accuracies, the leak with its interval, the outcome."""
+    labels = [[_cell_label(audit, cell) for cell in audit.cells] for audit in audits]
+    widest = max((len(label) for of_audit in labels for label in of_audit), default=0)
+    parts: list[RenderableType] = []
+    for audit, of_audit in zip(audits, labels, strict=True):
+        title = Text(audit.teacher.name, "bold not italic")
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        # What does not fit takes two lines; nothing is cut off. The same widths for all, so that columns stand in line.
+        table.add_column("attack", overflow="fold", min_width=min(widest, ATTACK_WIDTH))
+        for column, width in (("knockoff", 8), ("LS", 6), ("placebo", 7)):
+            table.add_column(column, justify="right", no_wrap=True, width=width)
+        table.add_column(escape("leak [interval]"), justify="right", min_width=LEAK_WIDTH)
+        table.add_column("outcome", no_wrap=True)
+        for label, cell in zip(of_audit, audit.cells, strict=True):
             table.add_row(
-                escape(audit.teacher.name),
-                cell.attack + (f" > {escape(cell.student)}" if several else "") + (f", {cell.data}" if regimes else ""),
+                Text(label),
                 f"{cell.knockoff.mean:.2f}",
                 f"{cell.ls.mean:.2f}",
                 "-" if cell.placebo is None else f"{cell.placebo.mean:.2f}",
-                escape(f"{cell.leak.mean:+z.2f} [{cell.leak.low:+z.2f}, {cell.leak.high:+z.2f}]"),
+                escape(str(cell.leak)),
                 f"[{COLOURS[cell.outcome]}]{cell.outcome.value}[/]",
             )
-    return table
+        parts += [table] if not parts else ["", table]
+    return Group(*parts)
+
+
+def _cell_label(audit: Audit, cell: Cell) -> str:
+    """The attack, and what else tells a cell from the others of its audit."""
+    label = cell.attack
+    if len({each.student for each in audit.cells}) > 1:
+        label += f" > {cell.student}"
+    if len({each.data for each in audit.cells}) > 1:
+        label += f", {cell.data}"
+    return label
 
 
 def flag_lines(audit: Audit) -> list[str]:

@@ -13,11 +13,20 @@ from undistill.statistics.checks import Values, finite_values
 
 
 class Interval(NamedTuple):
-    """A mean and the two ends of its confidence interval, all in the unit of the values."""
+    """A mean and the two ends of its confidence interval, all in the unit of the values.
+
+    A format is that of each of the three numbers:
+
+    >>> f"{Interval(0.5, -0.25, 1.25):+.2f}"
+    '+0.50 [-0.25, +1.25]'
+    """
 
     mean: float
     low: float
     high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 def interval(values: Values, confidence: float = 0.95) -> Interval:
@@ -36,8 +45,7 @@ def interval(values: Values, confidence: float = 0.95) -> Interval:
     Raises:
         InputError: no values, values that are not finite, or a confidence outside (0, 1).
 
-    >>> mean, low, high = interval([76.5, 77.0, 76.0, 76.9])
-    >>> f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    >>> f"{interval([76.5, 77.0, 76.0, 76.9]):.2f}"
     '76.60 [75.88, 77.32]'
     >>> interval([76.5])
     Interval(mean=76.5, low=-inf, high=inf)
