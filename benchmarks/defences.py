@@ -436,7 +436,12 @@ def leak_words(cell: dict[str, Any] | None) -> str:
     """
     if cell is None:
         return "cannot be run"
-    return f"{Interval(**cell['leak']):+z.2f} {OUTCOME_WORDS[cell['outcome']]}"
+    return f"{signed(Interval(**cell['leak']))} {OUTCOME_WORDS[cell['outcome']]}"
+
+
+def signed(found: Interval) -> str:
+    """With signs, and the interval on one line of its cell."""
+    return f"{found:+z.2f}".replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -451,7 +456,7 @@ def utility_table(entries: Sequence[dict[str, Any]]) -> list[str]:
         row = [
             f"`{entry['label']}`",
             f"{mean(accuracies):.2f}",
-            f"{gap:+z.2f}",
+            signed(gap),
         ]
         row += [mean_words([teacher[name] for teacher in entry["teachers"]], d) for name, d in columns.items()]
         lines.append(f"| {' | '.join(row)} |")

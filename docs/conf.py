@@ -24,3 +24,5 @@ napoleon_attr_annotations = False  # an array shape such as "n *shape" would be 
 
 html_theme = "furo"
 html_title = "undistill"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]

@@ -10,7 +10,7 @@ from undistill.attacks import KD
 from undistill.audit import RayCluster, Trial, audit
 from undistill.audit import cluster as cluster_room
 from undistill.audit.cluster import AnswerKeeper, _check_code, _room
-from undistill.audit.run import Plan
+from undistill.audit.run import Look, Plan
 from undistill.blackbox import Page, Queries
 from undistill.errors import InputError
 from undistill.training import Recipe
@@ -158,7 +158,8 @@ def test_a_cluster_says_what_is_wrong_as_one_process_does(cluster, task, protoco
     few = RayCluster(address=cluster.address, cpus_per_trial=2)
     with pytest.raises(InputError, match="a trial takes 2 CPUs and 0 GPUs, which no node of the cluster has"):
         audit(teachers / "ce", task, out=tmp_path / "few", protocol=protocol, workers=few)
-    monkeypatch.setattr(Plan, "judging", lambda *_: [Trial(task.fingerprint, "mlp-4", Recipe(), 0)])
+    wanted = Look({}, {}, due=[Trial(task.fingerprint, "mlp-4", Recipe(), 0)])
+    monkeypatch.setattr(Plan, "look", lambda *_: wanted)
     where = RayCluster(address=cluster.address)
     with pytest.raises(InputError, match=r"^reference with mlp-4 \(seed 0\): a reference trial needs a smoothing"):
         audit(teachers / "ce", task, out=tmp_path / "refused", protocol=protocol, workers=where)

@@ -172,5 +172,5 @@ def test_teachers_without_an_output_defence_are_looked_at_apart(few_resamples):
 
 def test_words():
     cell = {"leak": {"mean": 1.0, "low": 0.25, "high": 1.75}, "outcome": "leaks"}
-    assert leak_words(cell) == "+1.00 [+0.25, +1.75] **leaks**"
+    assert leak_words(cell) == "+1.00 [+0.25,\N{NO-BREAK SPACE}+1.75] **leaks**"
     assert slug("top-k:k=3 on cmim:weight=0.3,ramp=0.1") == "top-k-k-3-on-cmim-weight-0.3-ramp-0.1"
