@@ -9,17 +9,18 @@ from torch.utils.data import DataLoader
 from benchmarks.material import TINY_RATE, fresh, random_task
 from benchmarks.throughput import PlainDataset, crop_at_random, flip_at_random, normalise, to_tensor
 from benchmarks.timing import Figure, quotients, stopwatch, take_turns
-from undistill.attacks import DKD, KD, NKD, TTM, Attack, LabelOnly
+from undistill.attacks import Attack, FullAverager
 from undistill.audit import Store, Trial
 from undistill.audit.execution import Pool
 from undistill.audit.packing import pack
+from undistill.audit.versions import QUICK
 from undistill.blackbox import AnswerCache, LocalBlackBox
 from undistill.models import Classifier
 from undistill.tasks import Task
 from undistill.training import Recipe
 
-BATTERY: tuple[Attack, ...] = (KD(), KD(1.0), DKD(), NKD(), TTM(), LabelOnly())
-"""Attacks whose loss is the same in both ways."""
+BATTERY: tuple[Attack, ...] = tuple(attack for grid in QUICK for attack in grid if not isinstance(attack, FullAverager))
+"""What a ``quick`` audit tries before it judges; without the Averager, which asks in a way of its own."""
 
 
 def plain_way(
@@ -34,7 +35,7 @@ def plain_way(
     attacks: tuple[Attack, ...] = BATTERY,
     repeats: int = 3,
 ) -> list[Figure]:
-    """Knockoffs by several attacks, on a task or on noise: an audit's way against a script for each attack.
+    """Knockoffs by several settings of attacks, on a task or on noise: an audit's way against a script for each.
 
     The script is float32, channels first, with PIL transforms in a DataLoader, and asks the teacher at every step. The
     audit's way is that of ``undistill.audit``, from an empty store: answers are asked for once and shared. Both include
