@@ -290,6 +290,8 @@ def measure(
 def _say_flags(console: Console, result: Audit) -> None:
     """A line about each kind of flag that was raised."""
     lines = flag_lines(result)
+    if lines:
+        console.print()
     for line in lines:
         console.print(line, highlight=False, markup=False, style="yellow")
     if lines:
@@ -530,12 +532,14 @@ def audit(
     for result in audits:
         console.print()
         console.print(result.sentence, highlight=False, markup=False)
+        console.print()
         console.print(cost_line(result), highlight=False, markup=False)
+        console.print()
         console.print(threat_card_table(result), style="dim")
         _say_defences(console, result.teacher.output_defences)
         _say_flags(console, result)
+        console.print()
         console.print(f"Details: {_result_path(out, audits, result)}", highlight=False, markup=False, soft_wrap=True)
-    console.print()
     console.print(_report_line([_result_path(out, audits, result) for result in audits], out / REPORT), soft_wrap=True)
     leaked = any(result.verdict is Verdict.LEAKS for result in audits)
     return LEAKED if fail_on == "leaks" and leaked else 0
