@@ -12,6 +12,7 @@ exclude_patterns = [
     "_build",
     "results/self-check/*.md",
     "results/calibration/*.md",
+    "results/defences/*.md",
 ]  # these are included by other pages
 
 myst_enable_extensions = ["dollarmath", "deflist"]
