@@ -12,7 +12,6 @@ exclude_patterns = [
     "_build",
     "results/self-check/*.md",
     "results/calibration/*.md",
-    "results/defences/*.md",
 ]  # these are included by other pages
 
 myst_enable_extensions = ["dollarmath", "deflist"]
