@@ -154,7 +154,7 @@ def test_the_attacker_is_described(run, quick, tmp_path):
     assert card["labels"] == "unknown"
     assert card["queries"] == "about every image once, as it is; at most 100 queries"
     assert card["queries_per_knockoff"] == 100
-    row = next(line for line in out.splitlines() if line.startswith("kd-no-labels "))
+    [row] = [line for line in out.split("\n\n")[0].splitlines() if line.startswith("kd-no-labels ")]
     assert row.split()[3] == "-", "there is no placebo"
 
 

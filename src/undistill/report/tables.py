@@ -12,8 +12,9 @@ from undistill.audit import Audit, Cell, Flag, Outcome
 from undistill.information import Spectrum
 
 WIDTH = 80
+ACCURACIES = {"knockoff": 8, "LS": 6, "placebo": 7}  # columns of an audit and their widths
 LEAK_WIDTH = len("+0.00 [-10.00, +10.00]")
-ATTACK_WIDTH = WIDTH - sum(column + 1 for column in (8, 6, 7, LEAK_WIDTH)) - len(Outcome.TOO_WEAK.value)
+ATTACK_WIDTH = WIDTH - sum(column + 1 for column in (*ACCURACIES.values(), LEAK_WIDTH)) - len(Outcome.TOO_WEAK.value)
 
 COLOURS = {
     Outcome.LEAKS: "red",
@@ -25,7 +26,7 @@ COLOURS = {
 
 def audit_tables(audits: Sequence[Audit]) -> Group:
     """A table per teacher, with a row per cell: accuracies, the leak with its interval, the outcome."""
-    labels = [[_cell_label(audit, cell) for cell in audit.cells] for audit in audits]
+    labels = [_cell_labels(audit.cells) for audit in audits]
     widest = max((len(label) for of_audit in labels for label in of_audit), default=0)
     parts: list[RenderableType] = []
     for audit, of_audit in zip(audits, labels, strict=True):
@@ -33,7 +34,7 @@ def audit_tables(audits: Sequence[Audit]) -> Group:
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         # What does not fit takes two lines; nothing is cut off. The same widths for all, so that columns stand in line.
         table.add_column("attack", overflow="fold", min_width=min(widest, ATTACK_WIDTH))
-        for column, width in (("knockoff", 8), ("LS", 6), ("placebo", 7)):
+        for column, width in ACCURACIES.items():
             table.add_column(column, justify="right", no_wrap=True, width=width)
         table.add_column(escape("leak [interval]"), justify="right", min_width=LEAK_WIDTH)
         table.add_column("outcome", no_wrap=True)
@@ -50,14 +51,14 @@ def audit_tables(audits: Sequence[Audit]) -> Group:
     return Group(*parts)
 
 
-def _cell_label(audit: Audit, cell: Cell) -> str:
-    """The attack, and what else tells a cell from the others of its audit."""
-    label = cell.attack
-    if len({each.student for each in audit.cells}) > 1:
-        label += f" > {cell.student}"
-    if len({each.data for each in audit.cells}) > 1:
-        label += f", {cell.data}"
-    return label
+def _cell_labels(cells: Sequence[Cell]) -> list[str]:
+    """The attack of each cell, and what else tells it from the others of its audit."""
+    several = len({cell.student for cell in cells}) > 1
+    regimes = len({cell.data for cell in cells}) > 1
+    return [
+        cell.attack + (f" > {cell.student}" if several else "") + (f", {cell.data}" if regimes else "")
+        for cell in cells
+    ]
 
 
 def flag_lines(audit: Audit) -> list[str]:
