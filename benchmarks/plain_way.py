@@ -33,13 +33,16 @@ def plain_way(
     batch_size: int = 128,
     epochs: int = 2,
     attacks: tuple[Attack, ...] = BATTERY,
+    cores: int = 1,
     repeats: int = 3,
 ) -> list[Figure]:
     """Knockoffs by several settings of attacks, on a task or on noise: an audit's way against a script for each.
 
     The script is float32, channels first, with PIL transforms in a DataLoader, and asks the teacher at every step. The
     audit's way is that of ``undistill.audit``, from an empty store: answers are asked for once and shared. Both include
-    the test images at the end, and both have one core. The teacher is untrained, for speed does not depend on it.
+    the test images at the end. The teacher is untrained, for speed does not depend on it.
+
+    ``cores``: a script uses that many threads, as PyTorch does by itself, and an audit that many workers of one thread.
     """
     task = random_task(images, classes) if task is None else task
     taught = fresh(teacher, task)
@@ -50,12 +53,14 @@ def plain_way(
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store, cache = Store(Path(folder) / "trials"), AnswerCache(Path(folder) / "answers")
-            with Pool([task], [box], cache, workers=1) as pool:
-                pool.run(pack(trials, workers=1), store.write)
+            with Pool([task], [box], cache, workers=cores) as pool:
+                pool.run(pack(trials, workers=cores), store.write)
 
     def plain() -> None:
+        torch.set_num_threads(cores)
         for attack in attacks:
             PlainScript(attack, taught, student, task, batch_size).run(epochs)
+        torch.set_num_threads(1)
 
     seconds = take_turns({"scripts": stopwatch(plain), "audit": stopwatch(ours)}, repeats=repeats, warmups=0)
     return [

@@ -69,8 +69,8 @@ def run_demo(out: Path, workers: int | None) -> None:
     )
     console.print()
     console.print(audit_tables(audits))
-    console.print()
     for audit in audits:
+        console.print()
         console.print(audit.sentence, highlight=False, markup=False)
     spectra = {f"{audit.teacher.name}, test": audit.teacher.test for audit in audits} | {
         f"{audit.teacher.name}, train": audit.teacher.train for audit in audits
