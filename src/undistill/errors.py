@@ -41,6 +41,21 @@ def _nearest(name: str, known: list[str]) -> str | None:
     return None if best is None or likeness(best)[0] < 0.5 else best
 
 
+def check_whole(what: str, value: object) -> None:
+    """Refuse what is not a whole number, 2.0 included: it would fail much later, where something is counted by it.
+
+    Raises:
+        InputError: it is not.
+
+    >>> check_whole("k of top-k", 2)
+    >>> check_whole("k of top-k", 2.5)
+    Traceback (most recent call last):
+    undistill.errors.InputError: k of top-k is 2.5, must be a whole number, written without a decimal point
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{what} is {value!r}, must be a whole number, written without a decimal point")
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it."""
     try:

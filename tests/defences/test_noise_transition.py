@@ -2,6 +2,7 @@
 
 import pickle
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -132,10 +133,13 @@ def test_certain_and_missing_classes_do_no_harm():
     [
         ({"kept": 1.0}, r"kept is a share of probability and must lie in \[0, 1\), got 1.0"),
         ({"kept": -0.1}, r"kept is a share of probability and must lie in \[0, 1\), got -0.1"),
+        ({"steps": 2.5}, "steps of noise-transition is 2.5, must be a whole number, written without a decimal point"),
+        ({"seed": 0.5}, "seed of noise-transition is 0.5, must be a whole number"),
         ({"steps": 0}, "steps of noise-transition is 0, must be at least 1"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings, words):
+def test_settings_out_of_range_are_refused(settings, words, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type would be refused before the value
     with pytest.raises(InputError, match=words):
         NoiseTransition(**settings)
 
@@ -146,5 +150,6 @@ def test_a_surrogate_of_other_classes_and_too_few_answers_are_refused():
     )
     with pytest.raises(InputError, match=words):
         NoiseTransition().set_up(own_data(surrogate=lambda images: torch.zeros(len(images), 3)))
-    with pytest.raises(InputError, match="cannot be learned from 1 answers; at least two are needed"):
+    words = "noise-transition cannot be set up with 1 answers of the teacher; hand over at least 2"
+    with pytest.raises(InputError, match=words):
         NoiseTransition().set_up(own_data(count=1))

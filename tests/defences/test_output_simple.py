@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -93,6 +94,10 @@ def test_rounding_can_lose_the_decision_to_a_lower_class():
     ("make", "words"),
     [
         (lambda: KeepTopK(0), "top-k cannot serve 0 classes; k must be at least 1"),
+        (lambda: KeepTopK(2.5), "k of top-k is 2.5, must be a whole number, written without a decimal point"),
+        (lambda: KeepTopK(math.nan), "k of top-k is nan, must be a whole number"),
+        (lambda: KeepTopK(True), "k of top-k is True, must be a whole number"),
+        (lambda: Rounding(2.0), "places of rounding is 2.0, must be a whole number"),
         (lambda: KeepTopK(11).check(10), "top-k cannot serve 11 classes where there are 10; k must be 1 to 10"),
         (lambda: Rounding(0), "rounding to 0 decimals is not possible; places must be 1 to 7"),
         (lambda: Rounding(8), "rounding to 8 decimals is not possible"),
@@ -111,7 +116,8 @@ def test_rounding_can_lose_the_decision_to_a_lower_class():
         (lambda: ReverseSigmoid(kept=0.0), "reverse-sigmoid: kept is 0.0, must be a share above 0 and at most 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(make, words):
+def test_settings_that_cannot_be_are_refused(make, words, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type would be refused before the value
     with pytest.raises(InputError, match=words.replace("?", r"\?")):
         make()
 
@@ -231,7 +237,7 @@ def test_strength_is_found_for_a_mean_move(l1):
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.9, 0.5])
-def test_strength_is_the_largest_that_keeps_enough_decisions(kept):
+def test_strength_keeps_enough_decisions_and_a_little_more_does_not(kept):
     rows, images = draw(500, 20, scale=1.0)
     beta = ReverseSigmoid(kept=kept, gamma=1.0).set_up(own(rows)).beta
 
@@ -247,11 +253,39 @@ def test_a_target_out_of_reach_is_named_with_what_can_be_reached():
     words = r"cannot move these answers by 1.9 in the mean of L1: from \S+ to 1.0\d* can be reached with gamma=0.2; "
     with pytest.raises(InputError, match=words + "choose l1 in between"):
         ReverseSigmoid(l1=1.9).set_up(own(two))
+    near = torch.log_softmax(torch.tensor([[3e-7, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), 1)
+    words = r"a share 0.9 of these answers: beta=1e-06 keeps 0.75 with gamma=1e\+08; choose kept up to that"
+    with pytest.raises(InputError, match=words):
+        ReverseSigmoid(kept=0.9, gamma=1e8).set_up(own(near))
+
+
+@pytest.mark.parametrize("kept", [0.5, 1.0])
+def test_where_every_strength_keeps_enough_decisions_the_largest_is_taken(kept):
     even = torch.full((10, 4), 0.25).log()
-    with pytest.raises(
-        InputError, match=r"a share 0.5 of these answers: it keeps more than 1 and at most 1 with gamma"
-    ):
-        ReverseSigmoid(kept=0.5).set_up(own(even))
+    assert ReverseSigmoid(kept=kept).set_up(own(even)).facts() == {"beta": 10_000}
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10, 50])
+@pytest.mark.parametrize("gamma", [0.2, 1.0])
+def test_the_furthest_move_is_found_though_stronger_ones_move_less(classes, gamma):
+    """Against a fine grid of strengths."""
+    rows = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log() if classes == 4 else draw(30, classes, scale=1.0, seed=classes)[0]
+    images = torch.zeros(len(rows), 1, 4, 4)
+
+    def move(beta):
+        return np.abs(reversed_by_hand(probs_of(rows), beta, gamma) - probs_of(rows)).sum(1).mean()
+
+    most = max(move(beta) for beta in np.geomspace(1e-6, 1e4, 5000))
+    with pytest.raises(InputError, match="in the mean of L1") as refusal:
+        ReverseSigmoid(l1=1.01 * most, gamma=gamma).set_up(own(rows))
+    said = float(str(refusal.value).split(" to ")[1].split()[0])
+    assert said == pytest.approx(most, rel=2e-3)
+    transform = ReverseSigmoid(l1=0.995 * most, gamma=gamma).set_up(own(rows))
+    assert move(transform.beta) == pytest.approx(0.995 * most, rel=1e-6)
+    served = probs_of(transform.apply(rows.double(), images))
+    assert np.abs(served - probs_of(rows)).sum(1).mean() == pytest.approx(0.995 * most, rel=1e-6)
+    if classes == 4:
+        assert most > 1.2 * move(1e4), "a case in which the largest strength does not move furthest"
 
 
 def test_a_given_strength_needs_no_answers():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from undistill.defences.output.decision import changed_share, drawn_back, first, logarithms, probabilities
 from undistill.defences.output.defence import OutputDefence, OwnData, Transform
-from undistill.errors import InputError
+from undistill.errors import InputError, check_whole
 
 LAYERS = 3  # hidden ones, as released
 BATCH = 128
@@ -46,7 +46,7 @@ class APGP(OutputDefence):
         seed: of the initial weights and the order of the rows.
 
     Raises:
-        InputError: a setting outside of its range.
+        InputError: a setting outside of its range; when it is set up, without any answers.
 
     Example:
         >>> log_probs = torch.log_softmax(10 * torch.eye(4), 1)
@@ -55,20 +55,22 @@ class APGP(OutputDefence):
         >>> served.argmax(1), bool((served.exp().amax(1) < 0.8).all())
         (tensor([0, 1, 2, 3]), True)
 
-    Source: Cheng, Cheng, "Accuracy-Preserving Generative Perturbation for Defending Against Model Cloning Attacks",
-    ICASSP 2023, after the only code, ``train_APGP.py`` of ``Linfeng-Ye/CMIM``: CE(p + g(p), y) - KL(p || p'), with
-    stochastic gradient descent at a rate of 1 for two epochs. Deviations, each of which guards against a hazard of that
-    objective: the divergence is bounded (at ``weight`` 1 the published difference is linear in the logits and has no
-    least value); the other term holds the decision's probability from both sides, with a gradient that does not fade
-    near certainty; the decision takes the place of the label, towards which g would move it where the teacher is wrong;
-    decisions are kept row by row; Adam at 0.001 (a rate of 1 diverges); rows at a random power from 1/4 to 1, uniform
-    in the logarithm (a teacher's answers to its own training images are all but certain, and g would never see a soft
-    one); first weights between -1 and 1, since the inputs sum to 1 and so are small where there are many.
+    Source: our reading of Cheng, Cheng, "Accuracy-Preserving Generative Perturbation for Defending Against Model
+    Cloning Attacks", ICASSP 2023, of which no text could be had, after the only code, ``train_APGP.py`` of
+    ``Linfeng-Ye/CMIM``: CE(p + g(p), y) - KL(p || p'), with stochastic gradient descent at a rate of 1 for two epochs.
+    The network is the released one; the objective, with a distance in log-odds in the place of CE, and the way to keep
+    decisions are ours. Deviations, each of which guards against a hazard of the released objective: the divergence is
+    bounded (at ``weight`` 1 the released difference is linear in the logits and has no least value); the other term
+    holds the decision's probability from both sides, with a gradient that does not fade near certainty; the decision
+    takes the place of the label, towards which g would move it where the teacher is wrong; decisions are kept row by
+    row; Adam at 0.001 (a rate of 1 diverges); rows at a random power from 1/4 to 1, uniform in the logarithm (a
+    teacher's answers to its own training images are all but certain, and g would never see a soft one); first weights
+    between -1 and 1, since the inputs sum to 1 and so are small where there are many.
     """
 
     name: ClassVar[str] = "apgp"
     summary: ClassVar[str] = "a learned network moves each answer far while the predicted class stays"
-    source: ClassVar[str] = "Cheng, Cheng, ICASSP 2023 (code: Linfeng-Ye/CMIM)"
+    source: ClassVar[str] = "our reading of Cheng, Cheng, ICASSP 2023 (code: Linfeng-Ye/CMIM)"
     keeps_top1 = True
     idempotent = False
 
@@ -82,27 +84,31 @@ class APGP(OutputDefence):
         for what, value in (("weight", self.weight), ("bound", self.bound)):
             if not 0 < value < math.inf:
                 raise InputError(f"the {what} of apgp is {value}, must be finite and above 0")
+        check_whole("seed of apgp", self.seed)
         for what, count in (("hidden", self.hidden), ("steps", self.steps)):
+            check_whole(f"{what} of apgp", count)
             if count < 1:
                 raise InputError(f"{what} of apgp is {count}, must be at least 1")
 
     def set_up(self, own: OwnData) -> Transform:
+        own.check_enough(self.name)
+        # In double precision: how single precision rounds depends on the number of threads, and training multiplies it.
         generator = torch.Generator().manual_seed(self.seed)
         classes = own.log_probs.shape[1]
         layers = _layers([classes, *[self.hidden] * LAYERS, classes], generator)
-        log_probs, decision = own.log_probs.float(), own.log_probs.argmax(1)
+        log_probs, decision = own.log_probs.double(), own.log_probs.argmax(1)
         with torch.enable_grad():
             optimiser = torch.optim.Adam([parameter.requires_grad_() for layer in layers for parameter in layer], RATE)
             for _ in range(self.steps):
                 rows = torch.randint(len(log_probs), (BATCH,), generator=generator)
-                powers = SOFTEST ** torch.rand(BATCH, 1, generator=generator)
+                powers = SOFTEST ** torch.rand(BATCH, 1, generator=generator, dtype=log_probs.dtype)
                 optimiser.zero_grad()
                 self.loss(torch.log_softmax(powers * log_probs[rows], 1), decision[rows], layers).mean().backward()
                 optimiser.step()
-        whole = tuple((weight.detach().double(), bias.detach().double()) for weight, bias in layers)
+        learnt = tuple((weight.detach(), bias.detach()) for weight, bias in layers)
         some = own.log_probs[:: -(-len(own.log_probs) // ROWS)]
-        share = changed_share(_logits(probabilities(some), whole), some.argmax(1))
-        return _Perturbed(whole, share)
+        share = changed_share(_logits(probabilities(some), learnt), some.argmax(1))
+        return _Perturbed(learnt, share)
 
     def loss(
         self, log_probs: Float[Tensor, "n classes"], decision: Int64[Tensor, "n"], layers: Layers
@@ -137,8 +143,9 @@ def _layers(widths: list[int], generator: torch.Generator) -> Layers:
     layers: list[tuple[Tensor, Tensor]] = []
     for inputs, outputs in pairwise(widths):
         largest = 1 / math.sqrt(inputs if layers else 1)
-        weight = torch.empty(outputs, inputs).uniform_(-largest, largest, generator=generator)
-        layers.append((weight, torch.empty(outputs).uniform_(-largest, largest, generator=generator)))
+        weight = torch.empty(outputs, inputs, dtype=torch.float64).uniform_(-largest, largest, generator=generator)
+        bias = torch.empty(outputs, dtype=torch.float64).uniform_(-largest, largest, generator=generator)
+        layers.append((weight, bias))
     return tuple(layers)
 
 

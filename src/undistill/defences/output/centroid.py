@@ -22,6 +22,9 @@ class CentroidServing(OutputDefence):
     the largest in every row of the mean. A class that is never predicted on the training images has no mean: it is
     served alone, as probability 1 (a report names such classes).
 
+    Raises:
+        InputError: when it is set up, without any answers.
+
     Example:
         >>> rows = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]]).log()
         >>> own = OwnData(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), rows, torch.tensor([0, 1, 1]))
@@ -39,6 +42,7 @@ class CentroidServing(OutputDefence):
     idempotent = True
 
     def set_up(self, own: OwnData) -> Transform:
+        own.check_enough(self.name)
         classes = own.log_probs.shape[1]
         predicted = own.log_probs.argmax(1)
         counts = torch.bincount(predicted, minlength=classes)[:, None]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from undistill.errors import InputError
 from undistill.files import content_hash
 from undistill.settings import settings_of
 
@@ -32,12 +33,25 @@ class OwnData:
     labels: Int64[Tensor, "n"]
     surrogate: Callable[[Tensor], Tensor] | None = None
 
+    def check_enough(self, name: str, least: int = 1) -> None:
+        """Refuse fewer answers than the defence ``name`` can learn from.
+
+        Raises:
+            InputError: there are fewer than ``least``.
+        """
+        if len(self.log_probs) < least:
+            raise InputError(
+                f"{name} cannot be set up with {len(self.log_probs)} answers of the teacher; hand over at least "
+                f"{least}, those to its training images, for example"
+            )
+
 
 class Transform(ABC):
     """A row-wise function from a teacher's full answers to what is served in their place.
 
     A row of the result depends on the same row of ``log_probs`` and the same image, and on nothing else: not on the
-    batch, not on the order of the questions, not on a random state. It can be pickled.
+    batch, not on the order of the questions, not on a random state. It can be pickled. In single precision that holds
+    bit for bit; in double precision, up to the last bits, for how PyTorch rounds depends on the size of the batch.
 
     What is served is in single precision, or in double where the full answers are: 16 bits are too few for it.
     """

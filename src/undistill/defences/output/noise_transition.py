@@ -17,7 +17,7 @@ from undistill.defences.output.decision import (
     surrogate_log_probs,
 )
 from undistill.defences.output.defence import OutputDefence, OwnData, Transform
-from undistill.errors import InputError
+from undistill.errors import InputError, check_whole
 
 FLOOR = -14.0  # least log-probability that a feature shows; e^-14 is about 1e-6
 RIDGE = 1e-3  # of the student's regression, with features of unit variance
@@ -86,14 +86,13 @@ class NoiseTransition(OutputDefence):
     def __post_init__(self) -> None:
         if not 0 <= self.kept < 1:
             raise InputError(f"kept is a share of probability and must lie in [0, 1), got {self.kept}")
+        for what, count in (("steps", self.steps), ("seed", self.seed)):
+            check_whole(f"{what} of noise-transition", count)
         if self.steps < 1:
             raise InputError(f"steps of noise-transition is {self.steps}, must be at least 1")
 
     def set_up(self, own: OwnData) -> "Mixed":
-        if len(own.log_probs) < 2:
-            raise InputError(
-                f"a transition matrix cannot be learned from {len(own.log_probs)} answers; at least two are needed"
-            )
+        own.check_enough(self.name, least=2)
         generator = torch.Generator().manual_seed(self.seed)
         predictions = _student(_features(own), probabilities(own.log_probs), generator).float()
         classes = predictions.shape[1]

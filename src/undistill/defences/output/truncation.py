@@ -10,7 +10,7 @@ from torch import Tensor
 
 from undistill.defences.output.decision import logarithms, probabilities
 from undistill.defences.output.defence import FixedDefence, Form
-from undistill.errors import InputError
+from undistill.errors import InputError, check_whole
 
 MOST_DECIMALS = 7  # float32 logarithms hold no more
 ROUNDING = 1e-6  # nats; a probability this near to the cutoff is one that reaches it
@@ -105,7 +105,8 @@ class KeepTopK(FixedDefence):
         renormalised: make the served ones sum to 1.
 
     Raises:
-        InputError: ``k`` below 1, or, where the teacher is known, above the number of its classes.
+        InputError: ``k`` is no whole number, or below 1, or, where the teacher is known, above the number of its
+            classes.
 
     Example:
         >>> KeepTopK(2).apply(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.zeros(1, 1, 2, 2)).exp()
@@ -125,6 +126,7 @@ class KeepTopK(FixedDefence):
     renormalised: bool = True
 
     def __post_init__(self) -> None:
+        check_whole("k of top-k", self.k)
         if self.k < 1:
             raise InputError(f"top-k cannot serve {self.k} classes; k must be at least 1")
 
@@ -163,7 +165,7 @@ class Rounding(FixedDefence):
         places: decimals, 1 to 7.
 
     Raises:
-        InputError: another number of decimals.
+        InputError: another number of decimals, or no whole one.
 
     Example:
         >>> Rounding(1).apply(torch.tensor([[0.72, 0.24, 0.04]]).log(), torch.zeros(1, 1, 2, 2)).exp()
@@ -185,6 +187,7 @@ class Rounding(FixedDefence):
     places: int = 3
 
     def __post_init__(self) -> None:
+        check_whole("places of rounding", self.places)
         if not 1 <= self.places <= MOST_DECIMALS:
             raise InputError(f"rounding to {self.places} decimals is not possible; places must be 1 to {MOST_DECIMALS}")
 
