@@ -1,5 +1,6 @@
 """The cache of answers: asked once, by whoever comes first, for exactly the view that a training sees."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from safetensors.torch import save
 
 from undistill.blackbox import AnswerCache, BlackBox, CallableBlackBox, LocalBlackBox, Page, page_images
 from undistill.blackbox.box import QUERY_BATCH
+from undistill.errors import InputError
 from undistill.tasks import load_task
 
 WORKER = Path(__file__).with_name("answers_worker.py")
@@ -245,6 +247,25 @@ def test_the_folder_is_looked_through_now_and_then_and_never_too_full(digits, bo
             assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= cache.space
     assert len(looks) < 300
     assert len(kept(tmp_path)) > 590
+
+
+def test_many_processes_that_write_together_stay_within_the_space(digits, box, tmp_path, monkeypatch):
+    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page: torch.zeros(4, 10))
+    AnswerCache(tmp_path).get(box, digits, usual(0, 0))
+    size = page_file(tmp_path).stat().st_size
+    processes = [AnswerCache(tmp_path, space=320 * size, writers=32) for _ in range(32)]
+    for crops in range(640):
+        processes[crops % 32].get(box, digits, usual(0, crops))
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 321 * size
+
+
+def test_answers_that_cannot_be_written_are_an_error_that_says_what_to_do(digits, box, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("undistill.blackbox.answers.write_atomic", full)
+    with pytest.raises(InputError, match=r"cannot be kept \(No space left on device\); free space"):
+        AnswerCache(tmp_path).get(box, digits, usual(0, 0))
 
 
 def test_the_newest_page_is_kept_even_if_it_is_too_large(digits, box, tmp_path):

@@ -1,6 +1,9 @@
 """Black boxes: what they answer, what they refuse, when two are the same."""
 
+import importlib
 import math
+import sys
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +11,8 @@ from torch import nn
 
 from undistill.blackbox import BlackBox, CallableBlackBox, Decimals, LocalBlackBox, open_black_box
 from undistill.errors import InputError
-from undistill.models import save_checkpoint
+from undistill.models import make_classifier, save_checkpoint
+from undistill.source import code_hash
 
 NAMES = tuple("0123456789")
 
@@ -310,3 +314,44 @@ def test_another_class_count_is_refused(teacher, probe):
 def test_another_input_shape_is_refused(teacher, probe):
     with pytest.raises(InputError, match=r"takes inputs of shape \(3, 8, 8\), the task has \(1, 8, 8\)"):
         open_black_box(teacher(input_shape=(3, 8, 8)), class_names=NAMES, probe=probe)
+
+
+def test_a_callable_is_known_by_its_code(tmp_path, monkeypatch):
+    """Even where the few images that are asked about do not tell two versions apart."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for limit in (2, 2, 3):
+        (tmp_path / "own_api.py").write_text(
+            f"def api(images):\n    return -images.flatten(1)[:, :3].clamp(max={limit})\n"
+        )
+        monkeypatch.delitem(sys.modules, "own_api", raising=False)
+        code_hash.cache_clear()
+        importlib.invalidate_caches()
+        api = importlib.import_module("own_api").api
+        found.append(CallableBlackBox("api", partial(api), 3, torch.full((4, 1, 2, 2), 0.1)).fingerprint)
+    code_hash.cache_clear()
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_classifier_is_known_by_the_code_of_its_network(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for factor in (1, 1, 2):
+        (tmp_path / "own_net.py").write_text(
+            "from torch import nn\n\n"
+            "class Scaled(nn.Module):\n"
+            "    def __init__(self, classes, pixels):\n"
+            "        super().__init__()\n"
+            "        self.head = nn.Linear(pixels, classes)\n\n"
+            "    def forward(self, images):\n"
+            f"        return {factor} * self.head(images.flatten(1))\n\n\n"
+            "def make(num_classes, input_shape):\n"
+            "    return Scaled(num_classes, input_shape[0] * input_shape[1] * input_shape[2])\n"
+        )
+        monkeypatch.delitem(sys.modules, "own_net", raising=False)
+        code_hash.cache_clear()
+        importlib.invalidate_caches()
+        made = {"class_names": ("a", "b"), "input_shape": (1, 2, 2), "mean": (0.0,), "std": (1.0,), "seed": 0}
+        found.append(LocalBlackBox("own", make_classifier("own_net:make", **made)).fingerprint)
+    code_hash.cache_clear()
+    assert found[0] == found[1] != found[2]

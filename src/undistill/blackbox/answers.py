@@ -21,12 +21,13 @@ from torch import Tensor
 
 from undistill.blackbox.box import QUERY_BATCH, BlackBox
 from undistill.blackbox.queries import Page
+from undistill.errors import InputError
 from undistill.files import content_hash, write_atomic
 from undistill.tasks import StrongView, Task, View
 
 ANSWER_SPACE = 20 * 2**30
 LOCKS = 64  # files by which processes wait for each other: two pages may share one, which costs a wait and no more
-WRITERS = 8  # processes that may fill up a folder together before one looks how full it is
+WRITERS = 8  # processes that fill up a folder together, unless more are told
 HEADROOM = 1 / 16  # of the space, that is free again after pages were removed
 STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
 
@@ -61,10 +62,16 @@ class AnswerCache(SharedAnswers):
         folder: where the files live. They can be deleted at any time.
         space: bytes that they may take in all. Beyond it, the pages that were not read for longest are removed, and
             asked for again should they be needed; a process that reads one at that moment still has it.
+        writers: processes that may write at the same time. Before it looks how full the folder is, each writes no more
+            than its share of what was left.
+
+    Raises:
+        InputError: (when answers are kept) the disk is full or the folder cannot be written.
     """
 
     folder: Path
     space: int = ANSWER_SPACE
+    writers: int = WRITERS
     _allowance: _Allowance = field(default_factory=_Allowance, init=False, repr=False, compare=False)
 
     def get(self, box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
@@ -80,11 +87,20 @@ class AnswerCache(SharedAnswers):
                     found = ask(box, task, page)
                     about["crc32"] = str(_checksum(found))
                     held = save({"log_probs": found}, metadata=about)
-                    write_atomic(path, held)
+                    self._write(path, held)
                     self._allowance.left -= len(held)
                     if self._allowance.left < 0:
                         self._make_room(path)
         return found
+
+    def _write(self, path: Path, held: bytes) -> None:
+        try:
+            write_atomic(path, held)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: answers of the teacher cannot be kept ({error.strerror or error}); free space, or "
+                "allow them less, and run the same command again: finished trials are stored"
+            ) from error
 
     def _make_room(self, newest: Path) -> None:
         """If the pages do not fit, remove those that were not read for longest, but for ``newest``."""
@@ -106,7 +122,7 @@ class AnswerCache(SharedAnswers):
                     with suppress(OSError):  # gone already; or held open, on a system that then refuses
                         path.unlink()
                         taken -= size
-            self._allowance.left = max(0, self.space - taken) // WRITERS
+            self._allowance.left = max(0, self.space - taken) // self.writers
 
 
 def _identity(box: BlackBox, task: Task, page: Page) -> dict[str, str]:

@@ -16,6 +16,7 @@ from undistill.blackbox.validate import SUM_TOLERANCE, check_log_probs, log_prob
 from undistill.errors import InputError
 from undistill.files import content_hash
 from undistill.models import Classifier
+from undistill.source import callable_code
 from undistill.tasks import Split
 
 # Larger batches fall out of the caches of a CPU: 256 images of 32x32 take half as long again through a ResNet-20.
@@ -148,7 +149,8 @@ class CallableBlackBox(BlackBox):
             self._check_logits(rows)
         # Four decimals: the same model must keep its fingerprint across thread counts and machines.
         answers = self.log_probs(self.probe).clamp_min(-100).mul(1e4).round().to(torch.int64)
-        self.fingerprint = hashlib.sha256(f"{self.name}".encode() + answers.numpy().tobytes()).hexdigest()
+        made_by = content_hash([self.name, callable_code(self.function)]).encode()
+        self.fingerprint = hashlib.sha256(made_by + answers.numpy().tobytes()).hexdigest()
 
     def _are_probabilities(self, rows: Float[Tensor, "n classes"]) -> bool:
         least, most = self.sums

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from undistill.errors import InputError
 from undistill.files import content_hash
-from undistill.models.registry import build
+from undistill.models.registry import architecture_code, build
 
 
 class Classifier(nn.Module):
@@ -70,18 +70,17 @@ class Classifier(nn.Module):
         return self.net((images - self.mean) / self.std)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that determines the logits: architecture, input shape, normalisation, tensors.
+        """SHA-256 of all that determines the logits: architecture (with its code, where it is the user's own), input
+        shape, normalisation, tensors.
 
         The same on every device and for every memory layout. For caches of the classifier's answers.
 
         Returns:
             64 hexadecimal digits.
         """
-        digest = hashlib.sha256(
-            content_hash(
-                [self.architecture, self.input_shape, self.mean.flatten().tolist(), self.std.flatten().tolist()]
-            ).encode()
-        )
+        code = architecture_code(self.architecture)
+        parts = [self.architecture, self.input_shape, self.mean.flatten().tolist(), self.std.flatten().tolist()]
+        digest = hashlib.sha256(content_hash(parts if code is None else [*parts, code]).encode())
         for name, tensor in sorted(self.net.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())

@@ -1,6 +1,7 @@
 """Every network that can be built by name."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from undistill.models.resnet import BasicBlock, Bottleneck, cifar_resnet, imagen
 from undistill.models.shufflenet import shufflenetv2
 from undistill.models.vgg import vgg
 from undistill.models.wrn import wide_resnet
+from undistill.source import code_hash
 
 _IMAGE = ("channels", "height", "width")
 _SIGNAL = ("channels", "length")
@@ -74,6 +76,19 @@ def build(architecture: str, *, num_classes: int, input_shape: tuple[int, ...]) 
             _check_shape(architecture, info, input_shape)
             return info.make(*match.groups(), num_classes=num_classes, input_shape=input_shape)
     raise unknown_name("model", architecture, MODELS)
+
+
+def architecture_code(architecture: str) -> str | None:
+    """A hash of the code behind a network of one's own; None for one that comes with this package or with timm.
+
+    Args:
+        architecture: as for :func:`build`, which has built it before.
+
+    >>> architecture_code("resnet8") is None
+    True
+    """
+    module, colon, _ = architecture.partition(":")
+    return code_hash(module) if colon and module != "timm" and module in sys.modules else None
 
 
 def _check_shape(architecture: str, info: ModelInfo, input_shape: tuple[int, ...]) -> None:
