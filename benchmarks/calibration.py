@@ -81,7 +81,7 @@ class SimulatedAudit:
         return Measured(f"attack {cell}", "student", *students, 90.0, 1)
 
     def judged(self, protocol: Protocol) -> tuple[Cell, ...]:
-        """Seeds are added to inconclusive cells, look by look, as :meth:`undistill.audit.run.Plan.judging` does."""
+        """Seeds are added to inconclusive cells, look by look, as :meth:`undistill.audit.run.Plan.look` does."""
         counts = [protocol.all_looks[0]] * len(self.knockoff)
         for size in protocol.all_looks:
             cells = judge(

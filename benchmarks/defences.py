@@ -43,6 +43,7 @@ ATTACK_SET = ("kd", "dkd:temperature=4", "dist:temperature=4", "lskd:temperature
 ATTACK_SET += ("averager-full:temperature=20",)
 ON = " on "  # "top-k:k=3 on ce": an output defence in front of a teacher
 SEARCHED = {"digits": "combined-digits", "MNIST-1D": "search-mnist1d", "CIFAR-100/20": "cifar100-20"}
+ORDER = (("mcmi", UNDEFENDED), (UNDEFENDED, "cmim"), (UNDEFENDED, "cmim:weight=10"))  # more is expected of the first
 PREDICTORS = ("supremum", "residual_T4", "within_class_variance")
 RESAMPLES = 2000
 
@@ -367,6 +368,8 @@ def tables(record: dict[str, Any]) -> dict[str, list[str]]:
     found = {"utility": utility_table(entries), "spectrum": spectrum_table(entries), "source": source_lines(record)}
     for regime in record["correlations"]:
         found |= {f"leak-{regime}": leak_table(entries, regime), f"choice-{regime}": choice_table(entries, regime)}
+        if order := order_table(entries, regime):
+            found[f"order-{regime}"] = order
     return found | {"correlations": correlation_table(record["correlations"])}
 
 
@@ -383,6 +386,32 @@ def leak_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:
         row = [f"`{entry['label']}`", *(leak_words(cells.get(name)) for name in attacks)]
         lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def order_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:
+    """Differences of leaks between the poles, paired by the teachers' seeds; nothing if a record holds no such pair."""
+    by_label = {entry["label"]: entry for entry in entries}
+    pairs = [pair for pair in ORDER if by_label.keys() >= set(pair)]
+    if not pairs:
+        return []
+    attacks = [cell["attack"] for cell in by_label[UNDEFENDED]["cells"][regime]]
+    lines = head(["leak of", "teachers", "mean over attacks", *attacks])
+    for more, less in pairs:
+        found = leak_differences(by_label[more], by_label[less], regime)
+        overall = interval(np.mean(list(found.values()), axis=0).tolist(), 0.95)
+        row = [f"`{more}` less `{less}`", str(len(by_label[more]["teachers"])), signed(overall)]
+        row += [signed(interval(found[name], 0.95)) if name in found else "" for name in attacks]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def leak_differences(more: dict[str, Any], less: dict[str, Any], regime: str) -> dict[str, list[float]]:
+    """By how much one defence leaks more than another, through each attack that both have: one value per seed."""
+    leaks = [
+        {cell["attack"]: np.subtract(cell["knockoff"], cell["control"]) for cell in entry["cells"][regime]}
+        for entry in (more, less)
+    ]
+    return {name: (leak - leaks[1][name]).tolist() for name, leak in leaks[0].items() if name in leaks[1]}
 
 
 def choice_table(entries: Sequence[dict[str, Any]], regime: str) -> list[str]:

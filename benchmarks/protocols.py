@@ -1,11 +1,13 @@
 """``python -m benchmarks.protocols``: write the documentation's page of every frozen protocol version."""
 
+from collections.abc import Mapping, Sequence
 from inspect import getdoc
 from pathlib import Path
+from typing import Any
 
 from undistill.audit import VERSIONS, Protocol
 from undistill.settings import settings_in_words, settings_of
-from undistill.training import Recipe
+from undistill.training import Recipe, defaults_for
 
 PAGES = Path(__file__).parents[1] / "docs" / "protocols"
 SHAPES = {
@@ -14,6 +16,7 @@ SHAPES = {
     "images, such as (3, 32, 32)": (3, 32, 32),
 }
 TEACHERS = 2  # one to audit, and the undefended one
+OF_SCHEDULE = {"warmup": "one-cycle", "milestones": "step", "decay": "step"}
 
 
 def trials(protocol: Protocol, seeds: int, regimes: int) -> tuple[int, int]:
@@ -41,21 +44,42 @@ def page(name: str) -> str:
         "the task lacks is left out, and the result says so.",
         f"- **Access and queries**: {protocol.access.sentence}; a new view of every image in every epoch, "
         "without a limit.",
-        f"- **Seeds**: cells are judged after {looks} and {protocol.seeds} seeds; only inconclusive ones go on.",
-        f"- **Margin** {protocol.margin:g} points; **alpha** {protocol.alpha:g} for each one-sided decision.",
+        f"- **Seeds**: cells are judged after {looks} and {protocol.seeds} seeds; only inconclusive ones go on. "
+        f"The judged ones are {_span(protocol.judged_seeds)}; settings are chosen on "
+        f"{'seed' if protocol.tuning_seeds == 1 else 'seeds'} {_span(protocol.chosen_seeds)}.",
+        f"- **Margin** {protocol.margin:g} {'point' if protocol.margin == 1 else 'points'}; **alpha** "
+        f"{protocol.alpha:g} for each one-sided decision.",
         "",
         "## Students",
         "",
-        "By the shape of the task's inputs. Every student is trained by the same recipe, to its last epoch.",
+        "By the shape of the task's inputs. Every student is trained by the same recipe, to its last epoch. Queries "
+        "are what one knockoff asks the teacher about: images x epochs x views that its attack learns from.",
         "",
-        "| inputs | students | recipe | SHA-256 of the content |",
+        "| inputs | students | queries for n images | SHA-256 of the content |",
         "|---|---|---|---|",
     ]
-    for words, shape in SHAPES.items():
-        version = VERSIONS[name](shape)
+    versions = {words: VERSIONS[name](shape) for words, shape in SHAPES.items()}
+    for words, version in versions.items():
         lines.append(
-            f"| {words} | {', '.join(version.students)} | {recipe_in_words(version.recipe)} | `{version.hash[:16]}…` |"
+            f"| {words} | {', '.join(version.students)} | {queries_in_words(version)} | `{version.hash[:16]}…` |"
         )
+    lines += [
+        "",
+        "The recipe is SGD with Nesterov momentum; {class}`undistill.training.Recipe` says what its fields mean. A "
+        "dash: this schedule makes no use of the field.",
+        "",
+        f"| field | {' | '.join(versions)} |",
+        f"|---|{'---|' * len(versions)}",
+        *recipe_rows([version.recipe for version in versions.values()]),
+        "",
+        "## The undefended teacher",
+        "",
+        "Where none is given, and no audited teacher says that it was trained on this task with cross entropy, one is "
+        "trained: with cross entropy and seed 0, on the teacher's training images. It has the architecture of the "
+        "first audited teacher that is a checkpoint or a classifier, and the recipe that this says of itself (for a "
+        "fine-tuned one, the recipe of the teacher that it started from). What is not known is taken from the "
+        f"defaults: {'; '.join(undefended_in_words(versions))}.",
+    ]
     lines += ["", "## What it costs", "", "Students to train for one teacher and an undefended one:", ""]
     lines += ["| | to choose settings | to judge, at least | to judge, at most |", "|---|---|---|---|"]
     for regimes, words in ((2, "both kinds of images"), (1, "training images alone")):
@@ -63,9 +87,8 @@ def page(name: str) -> str:
         lines.append(f"| {words} | {chosen:,} | {least:,} | {trials(protocol, protocol.seeds, regimes)[1]:,} |")
     lines += [
         "",
-        "Each further teacher adds knockoffs only; references and placebos are shared. A knockoff asks about every "
-        "training image once an epoch (twice where the attack learns from two views); what attacks ask alike is "
-        "asked once.",
+        "Each further teacher adds knockoffs only; references and placebos are shared. What knockoffs of one seed ask "
+        "alike, the teacher is asked once.",
         "",
         "## Attacks",
         "",
@@ -78,13 +101,50 @@ def page(name: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def recipe_in_words(recipe: Recipe) -> str:
-    """What differs from :class:`Recipe`'s defaults, and the epochs."""
-    plain = settings_of(Recipe())
-    changed = {name: value for name, value in settings_of(recipe).items() if value != plain[name] and name != "epochs"}
-    return ", ".join(
-        [f"{recipe.epochs} epochs", *(f"{name.replace('_', ' ')} {value:g}" for name, value in changed.items())]
-    )
+def recipe_rows(recipes: Sequence[Recipe]) -> list[str]:
+    """A row for every field, with its value in each recipe, or a dash where the schedule does not use it."""
+    settings = [settings_of(recipe) for recipe in recipes]
+    rows = []
+    for name in settings[0]:
+        values = [
+            "-" if OF_SCHEDULE.get(name, recipe.schedule) != recipe.schedule else _value(held[name])
+            for recipe, held in zip(recipes, settings, strict=True)
+        ]
+        rows.append(f"| `{name}` | {' | '.join(values)} |")
+    return rows
+
+
+def queries_in_words(protocol: Protocol) -> str:
+    """What a knockoff asks the teacher, by the number of views that its attack learns from."""
+    names: dict[int, list[str]] = {}
+    for grid in protocol.attacks:
+        names.setdefault(grid[0].views, []).append(f"`{grid[0].name}`")
+    epochs = protocol.recipe.epochs
+    usual, *others = sorted(names)
+    extra = [f"{epochs * views} n for {', '.join(names[views])}" for views in others]
+    return ", ".join([f"{epochs * usual} n", *extra])
+
+
+def undefended_in_words(versions: Mapping[str, Protocol]) -> list[str]:
+    """The architecture by default for each kind of inputs, and its recipe."""
+    found = []
+    for words, shape in SHAPES.items():
+        defaults = defaults_for(shape)
+        same = defaults.recipe == versions[words].recipe
+        recipe = "the recipe above" if same else settings_in_words(defaults.recipe)
+        found.append(f"{defaults.teacher} by {recipe} for {words}")
+    return found
+
+
+def _span(seeds: Sequence[int]) -> str:
+    first, last = f"{seeds[0]:,}", f"{seeds[-1]:,}"
+    return first if len(seeds) == 1 else f"{first} to {last}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from undistill.attacks import KD, KDWithoutLabels
 from undistill.audit import Protocol, audit_all
 from undistill.blackbox import BlackBox
 from undistill.defences.training import CMIM, CrossEntropy
+from undistill.settings import settings_in_words
 from undistill.tasks import load_task
 from undistill.training import Recipe, train_teacher
 
@@ -84,23 +85,26 @@ def command(protocol, teachers):
     """The command line of the audit of ``ce`` under ``protocol``."""
 
     def words(out: Path, workers: int) -> list[str]:
-        options = {
-            "--epochs": protocol.recipe.epochs,
-            "--batch-size": protocol.recipe.batch_size,
-            "--learning-rate": protocol.recipe.learning_rate,
-            "--clip-norm": protocol.recipe.clip_norm,
-            "--classes": 3,
-            "--student": "mlp-4",
-            "--attack": "kd:temperature=4",
-            "--smoothing": 0.1,
-            "--placebo-smoothing": 0.1,
-            "--data": "train",
-            "--seeds": protocol.seeds,
-            "--workers": workers,
-            "--out": out,
-        }
+        entries = [attack for grid in protocol.attacks for attack in grid]
+        options = [
+            ("--epochs", protocol.recipe.epochs),
+            ("--batch-size", protocol.recipe.batch_size),
+            ("--learning-rate", protocol.recipe.learning_rate),
+            ("--clip-norm", protocol.recipe.clip_norm),
+            ("--classes", 3),
+            ("--student", "mlp-4"),
+            *(("--attack", f"{attack.name}:{settings_in_words(attack).replace(', ', ',')}") for attack in entries),
+            *(("--smoothing", smoothing) for smoothing in protocol.smoothings),
+            *(("--placebo-smoothing", smoothing) for smoothing in protocol.placebo_smoothings),
+            ("--data", "train"),
+            ("--seeds", protocol.seeds),
+            ("--tuning-seeds", protocol.tuning_seeds),
+            ("--margin", protocol.margin),
+            ("--workers", workers),
+            ("--out", out),
+        ]
         start = [sys.executable, "-m", "undistill", "audit", teachers / "ce", "--task", "digits"]
-        return [str(word) for word in (*start, *(word for option in options.items() for word in option))]
+        return [str(word) for word in (*start, *(word for option in options for word in option))]
 
     return words
 

@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from undistill.blackbox import (
     LimitedBlackBox,
     Queries,
     TopK,
+    open_black_box,
 )
 from undistill.blackbox.box import QUERY_BATCH
 from undistill.defences.training import CrossEntropy
@@ -24,6 +25,7 @@ from undistill.errors import InputError
 from undistill.models import load_checkpoint
 from undistill.tasks import FreshImages, OtherImages, TrainingImages, load_task
 from undistill.training import Recipe, train_teacher
+from undistill.utility import measure_teacher
 from undistill.utility.serving import REPETITIONS
 
 RUN = importlib.import_module("undistill.audit.run")
@@ -107,6 +109,17 @@ def test_another_tasks_images_have_no_placebo(task, protocol, teachers, tmp_path
     assert found()["threat_card"]["labels"] == "unknown"
     assert found()["threat_card"]["unseen"] == f"the {len(others.other.train)} images of another task (digits)"
     assert found()["protocol"]["data"][0]["controls"] == "the teacher's training images"
+    shown = found()["teacher"]["utility"]["other_task"]
+    box = open_black_box(teachers / "ce", class_names=task.class_names, probe=task.validation.images[:8] / 255)
+    assert shown == asdict(measure_teacher(box, task, other=others.other).utility.other)
+    assert found()["undefended"]["utility"]["other_task"] == shown
+
+
+def test_confidence_is_not_measured_by_images_of_the_tasks_own_classes(task, protocol, teachers, tmp_path, found):
+    own = OtherImages(load_task("digits", classes=["2", "7", "8"]))
+    silent = replace(protocol, data=(own,), attacks=((KDWithoutLabels(4.0),),))
+    audit(teachers / "ce", task, out=tmp_path, protocol=silent, workers=1)
+    assert found()["teacher"]["utility"]["other_task"] is None
 
 
 def test_an_attack_without_a_placebo(task, protocol, teachers, tmp_path, found, monkeypatch):
@@ -215,7 +228,7 @@ def test_several_teachers_share_the_attacker(task, protocol, teachers, tmp_path)
 def test_the_default_protocol_is_quick(task, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(RUN, "check_trainings", lambda task, students, recipe, attacks, queries: seen.append(attacks))
-    monkeypatch.setattr(RUN, "_claim", lambda out, task, protocol, boxes: seen.append(protocol) or 1 / 0)
+    monkeypatch.setattr(RUN, "_claim", lambda out, task, protocol, boxes, store: seen.append(protocol) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         audit(lambda images: images.flatten(1)[:, 20:23] * 3, task, out=tmp_path)
     assert seen[1] == quick(task.input_shape)

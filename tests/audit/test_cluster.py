@@ -1,6 +1,5 @@
 """Audits on a Ray cluster of two nodes that run on this machine; and the parts of it that need no cluster."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -129,7 +128,7 @@ def cluster():
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_node_finds_what_one_process_finds(
-    cluster, task, protocol, teachers, tmp_path, stored_outcomes, recorder
+    cluster, task, protocol, teachers, tmp_path, stored_outcomes, result_of, recorder
 ):
     lost = cluster.add_node(num_cpus=1, object_store_memory=10**8)
     cluster.wait_for_nodes()
@@ -148,8 +147,7 @@ def test_a_cluster_that_loses_a_node_finds_what_one_process_finds(
     assert len(watcher.trials) == len(set(watcher.trials)) == total, "nothing is counted twice"
     audit(teachers / "ce", task, out=tmp_path / "one", protocol=protocol, workers=1)
     assert stored_outcomes(tmp_path / "cluster") == stored_outcomes(tmp_path / "one")
-    found = [json.loads((tmp_path / name / "audit.json").read_text()) for name in ("cluster", "one")]
-    assert found[0]["cells"] == found[1]["cells"]
+    assert result_of(tmp_path / "cluster") == result_of(tmp_path / "one")
     assert not (tmp_path / "cluster" / "answers").exists(), "answers are in the object store"
 
 

@@ -218,6 +218,13 @@ RAISED = {
              "label-only with mlp gains +0.12 [-0.25, +0.50] points from the undefended teacher (plain)."],
         ),
     ],
+    "undefended-unknown": [
+        (
+            replace(findings(), undefended_known=False),
+            ["Which attacks count as able was decided by plain, of which nothing says that it was trained on this task "
+             "with cross entropy."],
+        ),
+    ],
     "labels-beat-soft-answers": [
         (
             with_knockoffs(),
@@ -248,6 +255,12 @@ RAISED = {
             findings([cell(flags={"diverged": 2, "placebo_diverged": 1})]),
             ["The loss became NaN in 2 of 3 knockoffs of kd with mlp.",
              "The loss became NaN in 1 of 3 placebos of kd with mlp."],
+        ),
+        # A tenth of 90 - 10 above chance is 8: under 18 % they have learnt nothing.
+        (
+            findings([cell(knockoff=17.5)]),
+            ["The knockoffs of kd with mlp reach 17.50%, the LS student 90.00% (chance: 10%): they have learnt "
+             "nothing, with finite losses."],
         ),
     ],
     "placebo-at-edge": [
@@ -321,6 +334,7 @@ SILENT = {
         findings([cell(outcome=Outcome.LEAKS)], plain=[cell(outcome=Outcome.INCONCLUSIVE)]),
         findings([cell()], plain=[cell(outcome=Outcome.LEAKS)]),
     ],
+    "undefended-unknown": [findings()],
     "labels-beat-soft-answers": [
         with_knockoffs(KD_AND_LABELS | {"dkd": 91.95}),  # within the spread of the seeds
         with_knockoffs({"kd": 93.0, "label-only": 92.0}),
@@ -332,7 +346,7 @@ SILENT = {
         with_ls({"mlp": students(90.0, smoothing=0.0), "cnn": students(90.0, smoothing=0.2)})  # nothing is below 0
     ],
     "placebo-collapsed": [findings([cell(placebo=70.5)]), findings([replace(cell(), placebo=None)])],
-    "training-diverged": [findings()],
+    "training-diverged": [findings(), findings([cell(knockoff=18.5)]), findings([cell(ls=9.0, knockoff=8.0)])],
     "placebo-at-edge": [
         with_placebo(0.1),
         with_placebo(0.3, placebo=89.0),  # it is not the control

@@ -84,6 +84,7 @@ def test_a_forecast_in_words():
         outcome_bytes=Range(2e4, 3e6),
         answer_bytes=Range(2e10, 2e10),
         workers=2,
+        cluster=False,
         undefended_epochs=60,
         step_seconds={"mlp-4": 0.0021},
         answer_seconds={"api": 0.25},
@@ -96,7 +97,17 @@ def test_a_forecast_in_words():
         "An undefended teacher is trained first, for 60 epochs (in the time).",
         "Measured just now, with one thread: 2.1 ms a step of mlp-4; 0.25 s for 1,000 answers of api.",
     ]
+    lines = forecast_lines(replace(forecast, cluster=True, workers=1))
+    assert lines[2] == (
+        "Time: about 80 s to 1.9 h with one trial at a time; a cluster that runs N at once takes about an Nth."
+    )
+    assert lines[4] == (
+        "An undefended teacher is trained first, for 60 epochs (in the time; on this machine alone, so the cluster "
+        "does not shorten it)."
+    )
 
 
 def test_a_cluster_is_not_needed_to_count(task, protocol, teachers):
-    assert forecast_audit([teachers / "ce"], task, protocol=protocol, workers=RayCluster("10.0.0.1:1")).workers == 1
+    forecast = forecast_audit([teachers / "ce"], task, protocol=protocol, workers=RayCluster("10.0.0.1:1"))
+    assert (forecast.workers, forecast.cluster) == (1, True)
+    assert not forecast_audit([teachers / "ce"], task, protocol=protocol, workers=1).cluster

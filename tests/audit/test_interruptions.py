@@ -75,6 +75,17 @@ def test_an_audit_that_was_killed_goes_on_as_if_it_had_not_been(start, finish_an
     finish_and_compare()
 
 
+def test_workers_end_with_an_audit_that_was_killed(start, finish_and_compare):
+    process = start(workers=2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.kill()  # alone, as a system does that runs out of memory
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    process.communicate()
+    finish_and_compare()
+
+
 def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(start, finish_and_compare):
     process = start(workers=2)
     children = psutil.Process(process.pid).children(recursive=True)

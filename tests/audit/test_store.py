@@ -13,6 +13,7 @@ import pytest
 
 from undistill.attacks import KD
 from undistill.audit import Store, Trial
+from undistill.audit import store as store_room
 from undistill.errors import InputError
 from undistill.files import content_hash
 from undistill.training import Recipe
@@ -205,3 +206,33 @@ def test_many_writers_and_readers_of_one_outcome_see_it_whole_or_not_at_all(wher
     reader.join()
     assert wrong == []
     assert Store(where).read(TRIAL) == OUTCOME
+
+
+def test_what_killed_writers_left_is_found_at_every_place(where, monkeypatch):
+    store = Store(where)
+    store.write(TRIAL, OUTCOME)
+    name = f".{TRIAL.key}.json.{uuid.uuid4().hex}"
+    damage(where, name, b"{")
+    damage(where, f".{TRIAL.key}.json", b"{}")  # no name that a writer gives
+    assert store.leftovers() == [], "it may still be written"
+    monkeypatch.setattr(store_room, "STALE", -1.0)
+    [entry] = store.leftovers()
+    assert (entry.name, entry.size, entry.key, entry.unfinished) == (name, 1, TRIAL.key, True)
+    assert [(held.name, held.unfinished) for held in store.entries()] == [(f"{TRIAL.key}.json", False)]
+    store.delete([entry])
+    assert store.leftovers() == []
+    assert store.read(TRIAL) == OUTCOME
+
+
+def test_a_writer_that_were_killed_now_would_leave_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_room, "STALE", -1.0)
+    seen, replace_file = [], os.replace
+
+    def look(old, new):
+        seen.extend(Store(tmp_path).leftovers())
+        replace_file(old, new)
+
+    monkeypatch.setattr("undistill.files.os.replace", look)
+    Store(tmp_path).write(TRIAL, OUTCOME)
+    assert [entry.key for entry in seen] == [TRIAL.key]
+    assert Store(tmp_path).leftovers() == []

@@ -1,5 +1,7 @@
 import importlib
 import json
+import sys
+import types
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +16,9 @@ from undistill.audit.trial import smoothed_one_hot, train_student
 from undistill.blackbox import AnswerCache, LocalBlackBox, Queries
 from undistill.errors import InputError
 from undistill.models import load_checkpoint
+from undistill.source import code_hash
 from undistill.training import FromAnswers, Objective, Recipe, accuracy, classifier_for, fit, fit_one, predict
 
-TRIAL = importlib.import_module("undistill.audit.trial")
 RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.1)
 PLACEBO = Trial("t", "mlp-4", RECIPE, 0, attack=KD(4.0), smoothing=0.1)
 
@@ -42,18 +44,71 @@ def test_the_key_changes_with_every_field():
     assert {trial.role for trial in others} == {"reference", "placebo", "knockoff"}
 
 
-def test_the_key_changes_with_the_code_of_the_attack(tmp_path, monkeypatch):
-    keys = set()
-    for code in ("one", "two"):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Writes modules of the user's own package, and imports one of them as a new process would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
 
-        @dataclass(frozen=True)
-        class Edited(KD):
-            pass
+    def write(name, **modules):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "__init__.py").touch()
+        for module, code in modules.items():
+            (folder / f"{module}.py").write_text(code)
+        for module in [held for held in sys.modules if held.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        code_hash.cache_clear()
+        importlib.invalidate_caches()
+        return importlib.import_module(f"{name}.{next(iter(modules))}")
 
-        (tmp_path / "attack.py").write_text(code)
-        monkeypatch.setattr(TRIAL.inspect, "getfile", lambda kind: str(tmp_path / "attack.py"))
-        keys.add(replace(PLACEBO, attack=Edited()).key)
-    assert len(keys) == 2
+    yield write
+    code_hash.cache_clear()
+
+
+ATTACK = """
+from dataclasses import dataclass
+from undistill.attacks import KD
+{how}
+
+@dataclass(frozen=True)
+class Own(KD):
+    name = "own"
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["from . import losses", "from own_a.losses import SCALE", "import own_a.losses as l", "from .losses import f"],
+)
+def test_the_key_changes_with_the_code_behind_the_attack(package, how):
+    def key(attack, losses):
+        module = package("own_a", attack=attack, losses=losses)
+        return replace(PLACEBO, attack=module.Own()).key
+
+    attack, losses = ATTACK.format(how=how), "SCALE = 1\n\ndef f():\n    return SCALE\n"
+    keys = [
+        key(attack, losses),
+        key(attack, losses),
+        key(attack, losses.replace("1", "100")),
+        key(attack + "#", losses),
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_the_key_changes_with_the_code_of_a_student_of_ones_own(package):
+    keys = []
+    for half in ("", "", " / 2"):
+        package("own_s", networks=f"def make(x):\n    return x{half}\n")
+        keys.append(replace(PLACEBO, student="own_s.networks:make").key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_attack_without_a_source_file_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "typed_in", types.ModuleType("typed_in"))
+    typed = dataclass(frozen=True)(type("Typed", (KD,), {"__module__": "typed_in"}))
+    with pytest.raises(InputError, match="'typed_in' has no source file"):
+        replace(PLACEBO, attack=typed()).key  # noqa: B018
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])

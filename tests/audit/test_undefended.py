@@ -2,7 +2,7 @@
 
 import pytest
 
-from undistill.audit import run
+from undistill.audit import audit, run
 from undistill.blackbox import LocalBlackBox
 from undistill.settings import settings_of
 from undistill.training import Recipe, classifier_for
@@ -27,6 +27,23 @@ def test_a_fine_tuned_teacher_is_not_undefended(task, box):
     tuned = box(defence={"name": "ce"}, start={"defence": {"name": "cmim"}})
     assert run.undefended_among([tuned, plain], task) is plain
     assert run.undefended_among([tuned], task) is None
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"defence": {"name": "cmim"}}, {"defence": {"name": "ce"}, "task_fingerprint": "another"}]
+)
+def test_a_teacher_that_does_not_say_so_is_not_known_to_be_undefended(task, box, said):
+    assert not run.known_undefended(box(**said), task)
+    assert run.known_undefended(box(defence={"name": "ce"}), task)
+
+
+def test_an_audit_says_whether_its_undefended_teacher_is_known(task, teachers, protocol):
+    def seen(undefended):
+        result = audit(teachers / "ce", task, protocol=protocol, undefended=undefended, workers=1)
+        return result.undefended.known, [flag.name for flag in result.flags if flag.name == "undefended-unknown"]
+
+    assert seen(teachers / "ce") == (True, [])
+    assert seen(lambda images: images.flatten(1)[:, 20:23].softmax(1)) == (False, ["undefended-unknown"])
 
 
 @pytest.mark.parametrize(

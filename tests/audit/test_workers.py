@@ -4,9 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
 
 import undistill
+from undistill.audit import Pool, Trial
+from undistill.audit.execution import NICENESS
+from undistill.blackbox import AnswerCache
+from undistill.training import Recipe
 
 # The package is replaced by one that cannot be imported when the audit's own process has already got it.
 SCRIPT = """
@@ -45,3 +54,29 @@ def test_workers_that_cannot_start_end_the_audit(tmp_path):
     )
     assert run.returncode == 1
     assert "refused: a worker was killed, mostly because memory ran out, or could not start" in run.stderr
+
+
+def _setting():
+    threads = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
+    return torch.get_num_threads(), threads.get("OMP_NUM_THREADS"), threads.get("MKL_NUM_THREADS"), os.nice(0)
+
+
+def test_workers_have_one_thread_each_and_leave_the_machine_to_others(task, tmp_path):
+    before = os.nice(0)
+    with Pool([task], [], AnswerCache(tmp_path), workers=2) as pool:
+        pool.run([(Trial(task.fingerprint, "mlp-4", Recipe(epochs=1), 0, smoothing=0.1),)], lambda *_: None)
+        assert pool._pool.submit(_setting).result() == (1, "1", "1", min(19, before + NICENESS))
+
+
+def test_what_has_ended_is_reported_before_what_failed_otherwise(task, tmp_path):
+    """Whatever a pack raises, those that had ended are stored."""
+    ended, failed, done = Future(), Future(), []
+    ended.set_result([{"accuracy": 50.0}])
+    failed.set_exception(OSError("the disk is gone"))
+    trials = [Trial(task.fingerprint, "mlp-4", Recipe(epochs=1), seed, smoothing=0.1) for seed in range(2)]
+    with Pool([task], [], AnswerCache(tmp_path), workers=2) as pool:
+        futures = iter((failed, ended))
+        pool._pool = SimpleNamespace(submit=lambda *_: next(futures), shutdown=lambda **_: None)
+        with pytest.raises(OSError, match="the disk is gone"):
+            pool.run([(trial,) for trial in trials], lambda trial, outcome: done.append(trial))
+    assert done == [trials[1]]

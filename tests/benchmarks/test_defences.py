@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import defences
-from benchmarks.defences import app, correlations, leak_words, rank_correlation, slug
+from benchmarks.defences import app, correlations, leak_differences, leak_words, order_table, rank_correlation, slug
 from undistill.errors import InputError
 
 FEW = 50  # resamples: enough where an interval is not looked at
@@ -118,7 +118,48 @@ def test_tables_are_written_for_what_was_measured(record):
         "choice-train",
         "choice-fresh",
         "correlations",
-    }
+    }, "a record without mcmi and with another cmim holds no order of the poles"
+
+
+def leaking(label, **by_attack):
+    cells = [
+        {"attack": name, "knockoff": [leak + 50.0 for leak in leaks], "control": [50.0] * len(leaks)}
+        for name, leaks in by_attack.items()
+    ]
+    return {"label": label, "teachers": [{}] * 3, "cells": {"train": cells}}
+
+
+def test_the_order_of_the_poles_is_the_paired_t_interval_of_scipy():
+    ce, mcmi = {"kd": [1.0, 2.0, 4.0], "dist": [0.5, 0.0, 1.0]}, {"kd": [3.0, 3.0, 4.5], "dist": [0.0, 2.0, 1.0]}
+    entries = [leaking("ce", **ce), leaking("nasty", kd=[9.0] * 3, dist=[9.0] * 3), leaking("mcmi", **mcmi)]
+    title, _, row = order_table(entries, "train")
+    assert title == "| leak of | teachers | mean over attacks | kd | dist |"
+    first, *others = row.strip("| ").split(" | ")
+    assert (first, others[0]) == ("`mcmi` less `ce`", "3")
+    means = [[(a + b) / 2 for a, b in zip(*of.values(), strict=True)] for of in (mcmi, ce)]
+    for word, ours, theirs in zip(others[1:], (means[0], *mcmi.values()), (means[1], *ce.values()), strict=True):
+        oracle = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+        centre = np.mean(np.subtract(ours, theirs))
+        assert word == f"{centre:+.2f} [{oracle.low:+.2f},\N{NO-BREAK SPACE}{oracle.high:+.2f}]"
+
+
+def test_the_order_compares_what_a_record_holds():
+    ce, cmim = leaking("ce", kd=[1.0, 2.0, 4.0]), leaking("cmim", kd=[0.0, 2.0, 1.0])
+    assert order_table([ce], "train") == []
+    assert order_table([leaking("mcmi", kd=[1.0] * 3), cmim], "train") == []
+    [row] = order_table([ce, cmim], "train")[2:]
+    assert row.startswith("| `ce` less `cmim` | 3 | +1.33 [")
+    entries = [ce, cmim, leaking("mcmi", kd=[1.0, 2.0, 4.5])]
+    assert [line.split(" | ")[0] for line in order_table(entries, "train")[2:]] == [
+        "| `mcmi` less `ce`",
+        "| `ce` less `cmim`",
+    ]
+
+
+def test_an_attack_that_one_of_two_cannot_be_attacked_with_is_left_out_of_their_mean():
+    ce, cmim = leaking("ce", kd=[1.0, 2.0, 4.0], dist=[90.0] * 3), leaking("cmim", kd=[0.0, 2.0, 1.0])
+    assert leak_differences(ce, cmim, "train") == {"kd": [1.0, 0.0, 3.0]}
+    assert order_table([ce, cmim], "train")[2].endswith(" |  |")
 
 
 def fake_entry(values, leaks, label="ce"):

@@ -1,6 +1,8 @@
 """``undistill store``: counts, checks, and removes nothing without being told twice."""
 
 import json
+import os
+import time
 
 import pytest
 
@@ -86,9 +88,79 @@ def test_prune_by_age_attack_and_teacher(run, audited):
     assert "6 files" in run("store", "prune", audited, "--older-than", 0).out
     assert "4 files" in run("store", "prune", audited, "--attack", "kd").out
     assert "2 files" in run("store", "prune", audited, "--teacher", "ce", "--attack", "kd").out
+    for condition in (["--older-than", 1], ["--unused-by", audited]):  # all of its knockoffs are kept
+        assert ": 0 files" in run("store", "prune", audited, "--teacher", "ce", *condition).out
     fingerprint = json.loads((audited / "undistill.json").read_text())["teachers"]["ce"]
     assert run("store", "prune", audited / "trials", "--teacher", fingerprint[:12], "--yes").status == 0
     assert len(files(audited)) == 4
+
+
+def test_a_store_elsewhere_is_found_from_the_audits_folder(run, refused, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*quick, "--store", "first").status == 0
+    out, first, second = tmp_path / "out", tmp_path / "first", tmp_path / "second"
+    assert json.loads((out / "undistill.json").read_text())["store"] == str(first)
+    monkeypatch.chdir("/")
+    status, said, _ = run("store", "verify", out)
+    assert (status, said) == (0, f"{first}: 6 files, 0 damaged.\n")
+    assert "ce" in run("store", "ls", out).out, "names are those of the audit"
+    damaged = next(first.iterdir())
+    damaged.write_bytes(b"{}")
+    assert run("store", "verify", out).status == 1
+    assert run("store", "prune", out, "--damaged", "--yes").out.startswith("1 damaged\n")
+    # A later audit of the same folder has the last word, one that names no store too.
+    assert run(*quick, "--store", f"file://{second}").status == 0
+    assert run("store", "verify", out).out == f"{second}: 6 files, 0 damaged.\n"
+    assert run(*quick).status == 0
+    assert run("store", "verify", out).out == f"{out / 'trials'}: 6 files, 0 damaged.\n"
+    assert run(*quick, "--store", second).status == 0
+    second.rename(tmp_path / "moved")
+    assert f"keeps its trials in {second}, and there is no such folder: nothing is" in refused("store", "verify", out)
+
+
+def test_a_mark_of_an_earlier_version_means_the_trials_beside_it(run, audited):
+    mark = json.loads((audited / "undistill.json").read_text())
+    assert mark.pop("store") is None
+    (audited / "undistill.json").write_text(json.dumps(mark))
+    assert run("store", "verify", audited).out == f"{audited / 'trials'}: 6 files, 0 damaged.\n"
+
+
+@pytest.fixture
+def leftovers(audited):
+    """What writers have left in the store of an audit: two files that are old, one that is young; and a file of the
+    user's own."""
+    trials = audited / "trials"
+    keys = [name.removesuffix(".json") for name in files(audited)]
+    old = [f".{keys[0]}.json.abc_1234", f".{'0' * 64}.json.{'f' * 32}"]
+    for name in (*old, f".{keys[1]}.json.young123", ".gitignore"):
+        (trials / name).write_bytes(b'{"trial": ')
+        if not name.endswith("young123"):
+            os.utime(trials / name, (time.time() - 3700,) * 2)
+    return sorted(old)
+
+
+def test_what_killed_writers_left_is_counted_and_removed(run, audited, leftovers):
+    rows = json.loads(run("store", "ls", audited, "--json").out)["rows"]
+    assert rows[-1] == {
+        "role": "unfinished",
+        "attack": None,
+        "student": None,
+        "teacher": None,
+        "files": 2,
+        "bytes": 20,
+    }
+    assert [row["role"] for row in rows[:-1]] == ["knockoff", "placebo", "reference"]
+    assert run("store", "verify", audited).status == 0
+    assert "6 files" in run("store", "prune", audited, "--older-than", 0).out, "only where they are asked for"
+    assert run("store", "prune", audited, "--damaged").out.startswith("2 unfinished\n")
+    for condition in (["--teacher", "ce"], ["--attack", "kd"], ["--older-than", 1]):
+        assert ": 0 files" in run("store", "prune", audited, "--damaged", *condition).out
+    removed = json.loads(run("store", "prune", audited, "--damaged", "--yes", "--json").out)
+    assert sorted(removed["files"]) == leftovers
+    kept = [name for name in files(audited) if name.startswith(".")]
+    assert len(kept) == 2
+    assert ".gitignore" in kept
+    assert len(files(audited)) == 8
 
 
 @pytest.mark.parametrize(

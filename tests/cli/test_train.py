@@ -162,9 +162,23 @@ def test_a_collapse_is_said_as_it_happens_and_in_the_end(run, tmp_path):
     assert "mlp-4 with nasty: collapse: after epoch" in err
     assert "collapse: after" in out
     assert "under half of that of the normal teacher after the same epoch, the last one among them" in out
+
+
+def test_without_a_normal_teacher_the_last_line_names_the_weaker_watch(run, tmp_path):
+    words = ["train", *TINY, "--epochs", "4", "--learning-rate", "0.3"]
     _, out, err = run(*words, "--defence", "cmim", "--out", tmp_path / "alone")
-    assert "not watched for a collapse, for no normal teacher is known: add --normal CHECKPOINT" in out
-    assert "collapse" not in err
+    weaker = "no normal teacher is known, so only the weaker watch looked for a collapse: add --normal CHECKPOINT"
+    assert out.splitlines()[-1] == weaker
+    assert "collapse by the weaker watch" not in out + err
+    _, out, err = run(*words, "--defence", "cmim:weight=100000,ramp=0", "--out", tmp_path / "broken")
+    assert "mlp-4 with cmim: collapse by the weaker watch: after epoch 2" in err
+    *_, last, line = out.splitlines()
+    assert last.startswith(
+        "collapse by the weaker watch: after 3 of 4 epochs the validation accuracy was under half of "
+    )
+    assert line == weaker
+    _, out, _ = run(*words, "--out", tmp_path / "ce")
+    assert "weaker watch" not in out, "for cross entropy there is no other"
 
 
 def test_a_loss_that_breaks_is_one_sentence(refused, tmp_path):

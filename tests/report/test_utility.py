@@ -32,7 +32,7 @@ def spectrum():
 def group(spectrum):
     """Makes a group with one teacher of each accuracy."""
 
-    def make(label, accuracies, *, seeds=None, nll=0.25, auroc=0.9, seconds=10.0, serving=0.5, other=None):
+    def make(label, accuracies, *, seeds=None, nll=0.25, auroc=0.9, seconds=10.0, serving=0.5, other=None, needed=0.0):
         facts = tuple(
             TeacherFacts(
                 f"{label}-{place}",
@@ -45,6 +45,7 @@ def group(spectrum):
                     ServingTime(serving, 64, 7, "cpu", 1, "2.6"),
                     seconds,
                     None if other is None else OtherTask("other", "o" * 64, 100, other),
+                    needed,
                 ),
             )
             for place, accuracy in enumerate(accuracies)
@@ -80,8 +81,15 @@ def test_rows_hold_means_with_half_an_interval(group, shown):
     assert "cmim:weight=1 2 97.25 ±3.18 +0.75 ±3.18 0.2500 ±0.0000 0.0123 ±0.0000" in rows
     assert "ce 0.0456 ±0.0000 0.9000 ±0.0000 0.0078 ±0.0000 -" in rows
     assert "cmim:weight=1 0.0456 ±0.0000 0.9000 ±0.0000 0.0078 ±0.0000 0.7500 ±0.0000" in rows
-    assert "cmim:weight=1 15.0 ±0.0 1.50 0.25 ±0 0.50" in rows
+    assert "cmim:weight=1 15.0 ±0.0 15.0 ±0.0 1.50 0.25 ±0 0.50" in rows
     assert notes == ["Difference to ce paired by seed (0, 1): cmim:weight=1."]
+
+
+def test_a_teacher_that_needs_another_one_is_no_quicker_than_that(group, shown):
+    mcmi, old = group("mcmi", (96.0, 97.0), seconds=2.0, needed=10.0), group("nasty", (96.0, 97.0), needed=math.nan)
+    rows, _ = shown(group("ce", (96.0, 97.0)), mcmi, old)
+    assert "mcmi 2.0 ±0.0 12.0 ±0.0 1.20 0.5 ±0 1.00" in rows
+    assert "nasty 10.0 ±0.0 - - 0.5 ±0 1.00" in rows, "a checkpoint that does not say it"
 
 
 def test_a_spectrum_stands_for_both_splits(group, shown, spectrum):
@@ -110,7 +118,7 @@ def test_what_is_not_finite_is_said_why(group, shown):
     rows, notes = shown(group("ce", (100.0, 100.0), nll=math.inf, auroc=math.nan, seconds=math.nan), against=None)
     assert "ce 2 100.00 ±0.00 - inf 0.0123 ±0.0000" in rows
     assert "ce 0.0456 ±0.0000 - 0.0078 ±0.0000 -" in rows
-    assert "ce - - 0.5 ±0 -" in rows
+    assert "ce - - - 0.5 ±0 -" in rows
     assert notes == [
         "There is nothing to compare with: name one teacher trained with cross entropy, or --against one.",
         "ce: no finite NLL for 2 of 2 teachers (3 of 200 answers give their true class the probability 0, so it is "

@@ -21,6 +21,7 @@ from undistill.errors import InputError
 from undistill.models import load_checkpoint, save_checkpoint
 from undistill.tasks import load_task
 from undistill.training import Recipe, SilentProgress, accuracy, classifier_for, predict, train_teacher
+from undistill.training.collapse import weaker_watch
 
 RECIPE = Recipe(epochs=3, batch_size=100, learning_rate=0.1)
 TINY = {defence.name: defence() for defence in DEFENCES.values()} | {
@@ -96,9 +97,8 @@ def test_an_interrupted_training_goes_on_bit_for_bit(digits, tmp_path, name, mon
         assert torch.equal(resumed.state_dict()[part], tensor), part
     first, second = (provenance(tmp_path / folder) for folder in ("unbroken", "stopped"))
     assert without_seconds(first["records"]) == without_seconds(second["records"])
-    assert {key: first[key] for key in first.keys() - {"records", "normal"}} == {
-        key: second[key] for key in second.keys() - {"records", "normal"}
-    }
+    differ = {"records", "normal", "needed_seconds"}  # they hold seconds
+    assert {key: first[key] for key in first.keys() - differ} == {key: second[key] for key in second.keys() - differ}
     beside = ["stopped", "stopped.normal"] if defence.needs_normal else ["stopped"]
     assert sorted(path.name for path in tmp_path.glob("stopped*")) == beside
 
@@ -153,9 +153,10 @@ def test_a_normal_teacher_that_only_watches_changes_nothing(digits, tmp_path, no
     assert with_it.fingerprint() == without.fingerprint()
     assert with_it.provenance["identity"] == without.provenance["identity"]
     against = "the normal teacher after the same epoch"
-    assert with_it.provenance["collapse"] == {"watched": True, "against": against, "epochs": []}
-    assert without.provenance["collapse"] == {"watched": False, "against": "no normal teacher is known", "epochs": []}
-    assert load_checkpoint(normal).provenance["collapse"]["watched"] is False
+    assert with_it.provenance["collapse"] == {"against": against, "weaker": False, "epochs": []}
+    against = "its own best epoch or 4 times that of guessing, whichever is more"
+    assert without.provenance["collapse"] == {"against": against, "weaker": True, "epochs": []}
+    assert load_checkpoint(normal).provenance["collapse"] == {"against": against, "weaker": True, "epochs": []}
 
 
 def test_a_collapse_is_told_as_it_happens(digits, tmp_path, normal):
@@ -203,11 +204,57 @@ def test_the_end_of_a_collapse_is_told(digits, tmp_path, normal):
     assert heard[0].warnings[1][1] == "out of the collapse after epoch 2"
 
 
-def test_a_normal_teacher_without_records_watches_nothing(digits, tmp_path):
+def test_a_training_that_goes_on_inside_a_collapse_says_so_and_that_it_ends(digits, tmp_path, normal):
+    teacher = load_checkpoint(normal)
+    for record, value in zip(teacher.provenance["records"], (100.0, 1.0, 1.0), strict=True):
+        record["validation_accuracy"] = value
+    save_checkpoint(teacher, tmp_path / "edited")
+    heard, settings = [], {"normal": tmp_path / "edited"}
+    stop = ("mlp-16 with label-smoothing", 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, tmp_path / "t", LabelSmoothing(), progress=telling(heard, stop), **settings)
+    train(digits, tmp_path / "t", LabelSmoothing(), progress=telling(heard), **settings)
+    (before, begins), (after, ends) = heard[1].warnings
+    assert (before, after) == (0, 1)
+    assert begins.startswith("collapse: after epoch 1 ")
+    assert ends == "out of the collapse after epoch 2"
+
+
+def test_a_normal_teacher_without_records_leaves_the_weaker_watch(digits, tmp_path):
     save_checkpoint(classifier_for(digits, "mlp-16", seed=0), tmp_path / "foreign")
     made = train(digits, tmp_path / "t", CMIM(), normal=tmp_path / "foreign")
-    against = "the normal teacher has no record of its epochs"
-    assert made.provenance["collapse"] == {"watched": False, "against": against, "epochs": []}
+    assert made.provenance["collapse"]["weaker"] is True
+
+
+def test_without_a_normal_teacher_a_collapse_is_told_by_the_weaker_watch(digits, tmp_path):
+    heard = []
+    broken = train(digits, tmp_path / "t", CMIM(weight=1e5, ramp=0.0), progress=telling(heard))
+    assert broken.provenance["validation_accuracy"] < 20
+    assert broken.provenance["collapse"]["epochs"] == [1, 2], "the first tenth of the epochs is not watched"
+    ((place, sentence),) = heard[0].warnings
+    assert place == 2, "right after the epoch, not at the end"
+    assert sentence.startswith("collapse by the weaker watch: after epoch 2 the validation accuracy is ")
+    guess = 100 * max(digits.validation.labels.bincount().tolist()) / len(digits.validation)
+    assert f"under half of {4 * guess:.2f}%, that of its own best epoch or 4 times that of guessing" in sentence
+
+
+def told_epochs(watch, *reached):
+    records = [{"epoch": epoch, "validation_accuracy": value} for epoch, value in enumerate(reached)]
+    return watch.facts(records)["epochs"]
+
+
+def test_the_weaker_watch_compares_with_guessing_and_with_the_best_epoch(digits):
+    watch = weaker_watch(digits, epochs=30)
+    slow = (5.0, 5.0, 5.0)  # a tenth of the epochs
+    assert told_epochs(watch, *slow, 19.0, 30.0, 21.0, 90.0, 44.0, 46.0) == [3, 7]
+    assert told_epochs(watch, 90.0, 5.0, 5.0, 44.0) == [3], "the best epoch may be one that is not watched"
+    assert told_epochs(weaker_watch(digits, epochs=1), 19.0) == [0], "the last epoch is always watched"
+
+
+def test_two_classes_are_expected_to_be_right_half_of_the_time():
+    task = load_task("digits", classes=2)  # four times guessing would be more than all
+    assert told_epochs(weaker_watch(task, epochs=1), 51.0) == []
+    assert told_epochs(weaker_watch(task, epochs=1), 49.0) == [0]
 
 
 def test_a_start_gives_its_weights(digits, tmp_path, normal):
@@ -246,6 +293,32 @@ def test_mcmi_starts_from_the_normal_teacher_and_takes_a_share_of_its_recipe(dig
     assert len(made.provenance["records"]) == 1
     assert made.provenance["recipe"]["epochs"] == 3, "of the normal teacher, from which the shares are taken"
     assert {"holds", "sentence", "numbers"} == made.provenance["check"].keys()
+
+
+def seconds(folder):
+    return sum(record["seconds"] for record in provenance(folder)["records"])
+
+
+def test_the_seconds_of_what_a_training_was_built_on_are_kept(digits, tmp_path, normal):
+    short = replace(RECIPE, epochs=1)
+    assert provenance(normal)["needed_seconds"] == 0
+    train(digits, tmp_path / "watched", CMIM(), short, normal=normal)
+    assert provenance(tmp_path / "watched")["needed_seconds"] == 0, "it was not needed"
+    train(digits, tmp_path / "given", MCMI(epochs=1.0), short, normal=normal)
+    assert provenance(tmp_path / "given")["needed_seconds"] == pytest.approx(seconds(normal))
+    train(digits, tmp_path / "own", Nasty(), short)
+    assert provenance(tmp_path / "own")["needed_seconds"] == pytest.approx(seconds(tmp_path / "own.normal"))
+    train(digits, tmp_path / "both", Nasty(), short, normal=normal, start=normal)
+    assert provenance(tmp_path / "both")["needed_seconds"] == pytest.approx(seconds(normal)), "once"
+    train(digits, tmp_path / "tuned", CMIM(), short, start=tmp_path / "given")
+    expected = seconds(normal) + seconds(tmp_path / "given")
+    assert provenance(tmp_path / "tuned")["needed_seconds"] == pytest.approx(expected), "the start needed one, too"
+
+
+def test_the_seconds_of_a_foreign_start_are_not_known(digits, tmp_path):
+    save_checkpoint(classifier_for(digits, "mlp-16", seed=0), tmp_path / "foreign")
+    made = train(digits, tmp_path / "t", CMIM(), replace(RECIPE, epochs=1), start=tmp_path / "foreign")
+    assert made.provenance["needed_seconds"] is None
 
 
 def test_what_does_not_fit_is_refused_with_both_named(digits, tmp_path, normal):

@@ -7,10 +7,10 @@ from scipy import stats
 
 from undistill.blackbox import CallableBlackBox, LimitedBlackBox, TopK, defend
 from undistill.defences.output import KeepTopK
-from undistill.defences.training import CMIM, CrossEntropy
+from undistill.defences.training import CMIM, MCMI, CrossEntropy
 from undistill.errors import InputError
 from undistill.training import Recipe
-from undistill.utility import FIGURES, Group, compare, difference, origin_of, plan_comparison
+from undistill.utility import FIGURES, Group, compare, difference, measure_teacher, origin_of, plan_comparison
 
 
 def labels(plan):
@@ -60,6 +60,17 @@ def test_the_seed_of_a_defended_teacher_is_the_teachers(ce, task):
     origin = origin_of(defend(ce[2], [KeepTopK(2)], task))
     assert (origin.seed, origin.name, origin.defence) == (2, "ce-2", {"name": "ce"})
     assert math.isclose(origin.training_seconds, 5.5)
+
+
+def test_the_seconds_of_what_a_teacher_was_built_on_are_told_apart_from_its_own(ce, teacher, task):
+    mcmi = teacher("mcmi", MCMI(), 1, needed_seconds=20.0)
+    facts = measure_teacher(mcmi, task)
+    assert (facts.utility.training_seconds, facts.utility.total_seconds) == (4.5, 24.5)
+    assert FIGURES["total_seconds"](facts) == 24.5
+    assert facts.to_json()["utility"]["needed_seconds"] == 20.0
+    assert origin_of(ce[0]).needed_seconds == 0
+    for old in (teacher("old", MCMI()), teacher("older", CMIM(), start={"fingerprint": "a"})):
+        assert math.isnan(origin_of(old).needed_seconds), "it was built on others, and does not say for how long"
 
 
 def test_what_to_compare_with_can_be_named(ce, cmim):

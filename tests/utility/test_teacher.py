@@ -16,6 +16,7 @@ from undistill.utility import (
     check_other_task,
     compare,
     confidence,
+    kept_observation,
     kept_serving,
     measure_serving,
     measure_teacher,
@@ -92,6 +93,16 @@ def test_another_task_is_told_apart_by_confidence(ce, task):
     own = np.arange(len(sure)) < len(task.test)
     assert found.auroc == pytest.approx(roc_auc_score(own, sure), abs=1e-6)
     assert (found.name, found.n, found.fingerprint) == (other.name, len(other.test), other.fingerprint)
+
+
+def test_what_was_found_with_another_task_does_not_stand_for_what_is_found_without(ce, task, tmp_path):
+    box = ce[0]
+    others = [load_task("digits", classes=classes) for classes in (["7", "8", "9"], ["5", "6"])]
+    for other in (None, *others, None):
+        found, _ = kept_observation(tmp_path, box, task, other=other)
+        assert found.utility.other == measure_teacher(box, task, other=other).utility.other
+    again, _ = kept_observation(tmp_path, box, task)
+    assert again.to_json() == found.to_json()
 
 
 @pytest.mark.parametrize(

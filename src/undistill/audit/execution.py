@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import shutil
 import signal
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
@@ -29,6 +32,7 @@ _THREADS = dict.fromkeys(("OMP", "MKL", "OPENBLAS", "NUMEXPR"), "1")
 _ENVIRONMENT = {f"{library}_NUM_THREADS": number for library, number in _THREADS.items()} | {
     "VECLIB_MAXIMUM_THREADS": "1"
 }
+SECONDS_BETWEEN_LOOKS = 1.0  # of a worker, whether its audit still runs
 NICENESS = 5  # of the processes of a pool: whoever sits at the machine comes first
 
 
@@ -120,7 +124,7 @@ class Pool(Executor):
                 "a worker was killed, mostly because memory ran out, or could not start; finished trials are stored, "
                 "so run the same command again, with fewer --workers"
             ) from error
-        except InputError:
+        except Exception:
             _report_ended(futures, done)
             raise
 
@@ -166,7 +170,7 @@ def _report_ended(futures: Mapping[Future, Pack], done: Done) -> None:
     """What had ended before something else failed is not lost."""
     for future, pack in futures.items():
         if future.done() and not future.cancelled() and future.exception() is None:
-            with suppress(InputError):  # what is raised already says more
+            with suppress(Exception):  # what is raised already came first
                 report(pack, future.result(), done)
 
 
@@ -191,8 +195,17 @@ def _initialise(context: Path) -> None:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(), context.parent), daemon=True).start()
     with context.open("rb") as file:
         _work.context = pickle.load(file)  # type: ignore[attr-defined]
+
+
+def _end_with(audit: int, folder: Path) -> None:
+    """A worker whose audit was killed would wait for its next pack, and hold its memory, for ever."""
+    while os.getppid() == audit:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _work(pack: Pack) -> list[dict[str, Any] | Exception]:

@@ -31,6 +31,9 @@ EXPLAINED = 0.5
 # docs/self-check.md) two fall below.
 PLACEBO_SHARE = 0.75
 
+# Of the same, below which knockoffs have learnt nothing, whatever their losses say.
+KNOCKOFF_SHARE = 0.1
+
 
 class Severity(Enum):
     """How much a flag weighs. The value is the word, ``sentence`` says what it means."""
@@ -63,6 +66,7 @@ class Findings:
         cells: of the audited teacher.
         undefended: name of the undefended teacher.
         undefended_cells: the same attacks, students and images on the undefended teacher.
+        undefended_known: whether that one is known to have been trained on this task with cross entropy.
     """
 
     task: Task
@@ -71,6 +75,7 @@ class Findings:
     cells: tuple[Cell, ...]
     undefended: str
     undefended_cells: tuple[Cell, ...]
+    undefended_known: bool = True
 
     @property
     def places(self) -> dict[Place, list[Cell]]:
@@ -389,6 +394,14 @@ def _too_weak(findings: Findings) -> Iterator[Raised]:
             )
 
 
+def _undefended_unknown(findings: Findings) -> Iterator[Raised]:
+    if not findings.undefended_known:
+        yield Raised(
+            f"Which attacks count as able was decided by {findings.undefended}, of which nothing says that it was "
+            "trained on this task with cross entropy."
+        )
+
+
 def _labels_beat_soft_answers(findings: Findings) -> Iterator[Raised]:
     hard = {grid[0].name for grid in findings.protocol.attacks if grid[0].label_only}
     if findings.teacher.answers is not None and findings.teacher.answers.most_classes == 1:
@@ -411,7 +424,15 @@ def _labels_beat_soft_answers(findings: Findings) -> Iterator[Raised]:
 
 
 def _diverged(findings: Findings) -> Iterator[Raised]:
+    chance = 100 / findings.task.num_classes
     for cell in findings.cells:
+        learnt, bar = cell.knockoff.mean - chance, KNOCKOFF_SHARE * (cell.ls.mean - chance)
+        if "diverged" not in cell.flags and bar > 0 and learnt < bar:
+            yield Raised(
+                f"The knockoffs of {_title(findings, cell)} reach {cell.knockoff.mean:.2f}%, the LS student "
+                f"{cell.ls.mean:.2f}% (chance: {chance:.3g}%): they have learnt nothing, with finite losses.",
+                *cell.key,
+            )
         for name, what in (("diverged", "knockoffs"), ("placebo_diverged", "placebos")):
             if name in cell.flags:
                 count = f"{cell.flags[name]} of {len(cell.knockoff.seeds)} {what}"
@@ -500,6 +521,12 @@ _KINDS = (
         _too_weak,
     ),
     FlagKind(
+        "undefended-unknown",
+        Severity.WARNING,
+        "the undefended teacher was given, and is not known to be one",
+        _undefended_unknown,
+    ),
+    FlagKind(
         "labels-beat-soft-answers",
         Severity.WARNING,
         "an attack that reads the predicted class alone beats every attack that reads probabilities",
@@ -520,7 +547,7 @@ _KINDS = (
     FlagKind(
         "training-diverged",
         Severity.WARNING,
-        "trainings of a cell ended in NaN",
+        "trainings of a cell ended in NaN, or its knockoffs at chance",
         _diverged,
     ),
     FlagKind(

@@ -62,10 +62,11 @@ class Forecast:
         trials: how many, by role (``"reference"``, ``"placebo"``, ``"knockoff"``), stored ones among them.
         stored: how many of these are known to be stored.
         queries: images that teachers are asked about; an answer that is used again counts once.
-        seconds: wall-clock time of what is not stored yet.
+        seconds: wall-clock time of what is not stored yet; on a cluster, if its trials ran one at a time.
         outcome_bytes: disk that outcomes take.
         answer_bytes: disk that teachers' answers take; no more than is allowed.
-        workers: how many packs of trials run at the same time.
+        workers: how many packs of trials run at the same time; 1 for a cluster, for how many it runs is not known.
+        cluster: whether trials run on a cluster.
         undefended_epochs: of the undefended teacher, if one has yet to be trained; else 0.
         step_seconds: measured: one step of one student on labels, by architecture.
         answer_seconds: measured: 1,000 answers, by teacher.
@@ -78,6 +79,7 @@ class Forecast:
     outcome_bytes: Range
     answer_bytes: Range
     workers: int
+    cluster: bool
     undefended_epochs: int
     step_seconds: Mapping[str, float]
     answer_seconds: Mapping[str, float]
@@ -149,6 +151,7 @@ def forecast_audit(
         outcome_bytes=Range(*(each.outcome_bytes for each in sums)),
         answer_bytes=Range(*(min(answer_space, 4 * task.num_classes * each.pages_rows) for each in sums)),
         workers=count,
+        cluster=isinstance(workers, RayCluster),
         undefended_epochs=epochs,
         step_seconds=dict(clock.of_references),
         answer_seconds={name: 1000 * each for name, each in answering.items()},

@@ -20,6 +20,10 @@ from undistill.statistics import (
     smallest_detectable,
 )
 
+RULE = 2
+"""The number of the rule by which cells are judged, a part of every protocol: it rises with each change that can turn
+one outcome into another. 1 chose a control for each cell; 2 takes the smaller of the leaks against both."""
+
 
 class Outcome(Enum):
     """What a cell (attack, student and data) shows. The value is the word, ``sentence`` says what it means."""

@@ -1,5 +1,6 @@
 """A folder of small files, on this machine or at a URL, in which every file is whole or absent."""
 
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 from undistill.errors import InputError, require
 from undistill.files import write_atomic
+
+UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.json\.\w+")  # other hidden files are not ours
 
 
 class Listed(NamedTuple):
@@ -27,6 +30,15 @@ class Place(ABC):
     @abstractmethod
     def list(self) -> dict[str, Listed]:
         """All whole files by name; empty where the place does not exist yet."""
+
+    @abstractmethod
+    def unfinished(self) -> dict[str, Listed]:
+        """Outcomes by name that are being written, or that a killed writer has left."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """By which the place is found again from any folder of this machine."""
 
     @abstractmethod
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
@@ -56,14 +68,24 @@ class LocalPlace(Place):
     folder: Path
 
     def list(self) -> dict[str, Listed]:
+        return self._found("[!.]*")
+
+    def unfinished(self) -> dict[str, Listed]:
+        return {name: listed for name, listed in self._found(".*").items() if UNFINISHED.fullmatch(name)}
+
+    def _found(self, pattern: str) -> dict[str, Listed]:
         found = {}
-        for path in self.folder.glob("[!.]*"):
+        for path in self.folder.glob(pattern):
             try:
                 status = path.stat()
             except FileNotFoundError:  # removed by another process since it was listed
                 continue
             found[path.name] = Listed(status.st_size, status.st_mtime)
         return found
+
+    @property
+    def address(self) -> str:
+        return str(self.folder.resolve())
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         found = {}
@@ -116,17 +138,23 @@ class RemotePlace(Place):
         object.__setattr__(self, "_root", root.rstrip("/"))
 
     def list(self) -> dict[str, Listed]:
+        return {name: listed for name, listed in self._found().items() if not name.startswith(".")}
+
+    def unfinished(self) -> dict[str, Listed]:
+        return {name: listed for name, listed in self._found().items() if UNFINISHED.fullmatch(name)}
+
+    def _found(self) -> dict[str, Listed]:
         self._files.invalidate_cache(self._root)  # other machines write, too
         try:
             entries = self._files.ls(self._root, detail=True)
         except FileNotFoundError:
             return {}
         names = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in entries if entry["type"] == "file"}
-        return {
-            name: Listed(entry["size"] or 0, _seconds(entry))
-            for name, entry in names.items()
-            if not name.startswith(".")
-        }
+        return {name: Listed(entry["size"] or 0, _seconds(entry)) for name, entry in names.items()}
+
+    @property
+    def address(self) -> str:
+        return self.url
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         paths = {self._path(name): name for name in names}

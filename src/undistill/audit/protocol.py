@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from undistill.attacks import AS_RELEASED, ATTACKS, Attack
 from undistill.audit.beforehand import misfit, refusals
+from undistill.audit.judgement import RULE
 from undistill.audit.trial import FRESH_VIEWS
 from undistill.blackbox import FULL, Access, Queries
 from undistill.errors import InputError
@@ -214,8 +215,9 @@ class Protocol:
         return tuple(data for data in self.data if data not in there)
 
     def content(self) -> dict[str, Any]:
-        """All of it as JSON, but for the origin."""
+        """All of it as JSON, but for the origin; with the number of the rule by which cells are judged."""
         return {
+            "rule": RULE,
             "students": list(self.students),
             "recipe": settings_of(self.recipe),
             "access": str(self.access),

@@ -23,11 +23,13 @@ class Undefended:
         name: what the user calls it.
         utility: what it is worth: what a defence costs is the difference.
         cells: the same attacks and students on it.
+        known: whether its checkpoint says that it was trained on this task with cross entropy.
     """
 
     name: str
     utility: Utility
     cells: tuple[Cell, ...] = ()
+    known: bool = True
 
     @property
     def accuracy(self) -> float:
@@ -123,7 +125,15 @@ class Audit:
     def flags(self) -> tuple[Flag, ...]:
         """Reasons to doubt this audit, the gravest first."""
         return find_flags(
-            Findings(self.task, self.protocol, self.teacher, self.cells, self.undefended.name, self.undefended.cells)
+            Findings(
+                self.task,
+                self.protocol,
+                self.teacher,
+                self.cells,
+                self.undefended.name,
+                self.undefended.cells,
+                self.undefended.known,
+            )
         )
 
     @property
@@ -162,6 +172,7 @@ class Audit:
             "teacher": self.teacher.to_json(),
             "undefended": {
                 "name": self.undefended.name,
+                "known": self.undefended.known,
                 "accuracy": self.undefended.accuracy,
                 "utility": self.undefended.utility.to_json(),
                 "cells": [_cell_json(cell) for cell in self.undefended.cells],

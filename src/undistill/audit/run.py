@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -22,6 +22,7 @@ from undistill.audit.cluster import RayCluster, RayExecutor
 from undistill.audit.execution import Executor, Pool, count_workers
 from undistill.audit.judgement import Accuracies, Cell, Measured, Outcome, judge
 from undistill.audit.packing import pack
+from undistill.audit.places import place_at
 from undistill.audit.protocol import Protocol
 from undistill.audit.result import Audit, Undefended, head_json
 from undistill.audit.store import Store
@@ -44,9 +45,9 @@ from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
 from undistill.files import write_json
 from undistill.settings import settings_of
-from undistill.tasks import QueryData, Task, load_task
+from undistill.tasks import OtherImages, QueryData, Task, load_task
 from undistill.training import Recipe, defaults_for, train_teacher
-from undistill.utility import evidence_json, kept_observation
+from undistill.utility import check_other_task, evidence_json, kept_observation
 
 Choice: TypeAlias = tuple[Trial, ...]
 """Settings without a seed, of which one is chosen."""
@@ -156,50 +157,49 @@ def audit_all(
     )
     with TemporaryDirectory(prefix="undistill-") if out is None else nullcontext(out) as folder:
         out = Path(folder)
-        _claim(out, task, protocol, boxes)
+        _claim(out, task, protocol, boxes, store)
+        paths = {box.name: audit_path(out, box.name, alone=len(boxes) == 1) for box in boxes}
+        diary = Diary(watcher, {paths[box.name]: head_json(task, box, protocol) for box in boxes})
         reference = given
         if reference is None:
-            plain_box = undefended_among(boxes, task) or _train_undefended(boxes, task, out / UNDEFENDED, watcher)
+            plain_box = undefended_among(boxes, task) or _train_undefended(boxes, task, out / UNDEFENDED, diary)
             reference = open_black_box(
                 plain_box, class_names=task.class_names, probe=_probe(task), access=protocol.access
             )
+        known = known_undefended(reference.unlimited, task)
         everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
 
         if outcomes is None:
             outcomes = Store(out / "trials")
-        alone = len(boxes) == 1
-        paths = {box.name: audit_path(out, box.name, alone=alone) for box in boxes}
-        diary = Diary(watcher, {box.name: (paths[box.name], head_json(task, box, protocol)) for box in boxes})
         plan = Plan(task, protocol, everyone)
         with open_executor(workers, plan.tasks, everyone, out / "answers", answer_space) as executor:
             _run_stage("choose settings on validation", plan.tuning(), executor, outcomes, diary)
-            look = plan.look(outcomes)
+            look = _look(plan, outcomes, diary)
             complete = not look.due
             while look.due:
                 _run_stage("judge on test", look.due, executor, outcomes, diary)
-                look = plan.look(outcomes)
-                for box in boxes:
-                    diary.judged(box.name, look.cells[box.fingerprint])
+                look = _look(plan, outcomes, diary)
             judging = plan.used(look, outcomes)
             if complete:  # says so
                 _run_stage("judge on test", judging, executor, outcomes, diary)
         used = sorted({trial.key for trial in (*plan.tuning(), *judging)})
         write_json(out / USED, used_trials(out) | {box.name: used for box in boxes})
         judged = plan.judged(look, outcomes, reference)
-        plain, plain_evidence = kept_observation(out, reference, task)
-        undefended_teacher = Undefended(reference.name, plain.utility, judged[reference.fingerprint])
+        for fingerprint, found_cells in judged.items():
+            diary.judged(fingerprint, found_cells)
+        other = _foreign_task(protocol, task)
+        plain, plain_evidence = kept_observation(out, reference, task, other=other)
+        undefended_teacher = Undefended(reference.name, plain.utility, judged[reference.fingerprint], known)
         results = []
         for box in boxes:
             if box.fingerprint == reference.fingerprint:
                 found = replace(plain, name=box.name)
                 evidence = evidence_json(task.class_names, replace(plain_evidence, name=box.name))
             else:
-                found, own = kept_observation(out, box, task, plain_evidence.shown)
+                found, own = kept_observation(out, box, task, plain_evidence.shown, other=other)
                 evidence = evidence_json(task.class_names, own, plain_evidence)
-            cells = judged[box.fingerprint]
-            diary.judged(box.name, cells)
             found = replace(found, steadiness=steadiness[box.fingerprint])
-            result = Audit(task, found, undefended_teacher, protocol, cells)
+            result = Audit(task, found, undefended_teacher, protocol, judged[box.fingerprint])
             write_json(paths[box.name].with_name(EVIDENCE), evidence, compact=True)
             write_json(paths[box.name], result.to_json())
             results.append(result)
@@ -329,6 +329,8 @@ class Plan:
 
     def __init__(self, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
         self.protocol, self.boxes = protocol, boxes
+        # Outcomes in two precisions may not share a name: that of this machine holds wherever a trial runs.
+        self._recipe = protocol.recipe.resolved(task.input_shape)
         regimes = protocol.regimes(task)
         self._attackers = {data: data.attackers_task(task) for data in regimes}
         self._controls = {data: data.controls_task(task) for data in regimes}
@@ -355,7 +357,7 @@ class Plan:
 
     def _trial(self, task: Task, student: str) -> Trial:
         """A trial without a seed or settings, of which the others are made."""
-        return Trial(task.fingerprint, student, self.protocol.recipe, seed=-1)
+        return Trial(task.fingerprint, student, self._recipe, seed=-1)
 
     def _choices(self, cells: Iterable[tuple[Place, BlackBox]]) -> list[Choice]:
         """Lists of settings, of each of which one is chosen, that these cells need; each once."""
@@ -521,7 +523,26 @@ def open_executor(
     """
     if isinstance(workers, RayCluster):
         return RayExecutor(workers, tasks, boxes, answer_space=answer_space)
-    return Pool(tasks, boxes, AnswerCache(answers, answer_space), workers)
+    cache = AnswerCache(answers, answer_space, count_workers(workers))
+    return Pool(tasks, boxes, cache, workers)
+
+
+def _foreign_task(protocol: Protocol, task: Task) -> Task | None:
+    """The attacker's other task, by whose images confidence is measured; None without one of other classes."""
+    for data in protocol.regimes(task):
+        if isinstance(data, OtherImages):
+            with suppress(InputError):  # images of the task's own classes: an attacker may, but some answer is right
+                check_other_task(data.other, task)
+                return data.other
+    return None
+
+
+def _look(plan: Plan, store: Store, watcher: Watcher) -> Look:
+    """Look at the stored outcomes, and tell the cells of every teacher as far as they are judged."""
+    look = plan.look(store)
+    for fingerprint, cells in look.cells.items():
+        watcher.judged(fingerprint, cells)
+    return look
 
 
 def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store, watcher: Watcher) -> None:
@@ -533,12 +554,16 @@ def _run_stage(title: str, trials: list[Trial], executor: Executor, store: Store
         store.write(trial, outcome)
         watcher.trial(trial, outcome)
 
-    watcher.stage(Stage(title, tuple(wanted.values()), tuple(missing), executor.workers))
-    executor.run(pack(missing, executor.workers), done)
+    packs = pack(missing, executor.workers)
+    watcher.stage(Stage(title, tuple(wanted.values()), tuple(packs), executor.workers))
+    executor.run(packs, done)
 
 
-def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox]) -> None:
-    """Refuse a folder that holds another audit, or results that are not of this folder; mark it as this one's."""
+def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox], store: str | Path | None) -> None:
+    """Refuse a folder that holds another audit, or results that are not of this folder; mark it as this one's.
+
+    The mark says where the trials are, as of this call: null for ``out/trials``, which can be moved with ``out``.
+    """
     names = [box.name for box in boxes]
     if len(set(names)) < len(names):
         raise InputError(f"teachers {names} share a name; give each folder or callable a name of its own")
@@ -577,19 +602,23 @@ def _claim(out: Path, task: Task, protocol: Protocol, boxes: Sequence[BlackBox])
             if wrong:
                 raise InputError(f"{out} holds an audit of {what}; choose another folder for this one")
         marks, alone = held_marks | marks, alone or held_alone
-    write_json(path, {"task": task.fingerprint, "attacker": attacker, "teachers": marks, "alone": alone})
+    place = None if store is None else place_at(store).address
+    mark = {"task": task.fingerprint, "attacker": attacker, "teachers": marks, "alone": alone, "store": place}
+    write_json(path, mark)
 
 
 def undefended_among(boxes: Sequence[BlackBox], task: Task) -> BlackBox | None:
-    """The first teacher that was trained with cross entropy, without its output defences, if it has any."""
-    for box in boxes:
-        whole = box.undefended
-        made = whole.classifier.provenance if isinstance(whole, LocalBlackBox) else {}
-        defence = made.get("defence")  # any JSON: a provenance may be the user's own
-        plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name and "start" not in made
-        if plain and made.get("task_fingerprint") == task.fingerprint:
-            return whole
-    return None
+    """The first teacher that is known to be undefended, without its output defences, if it has any."""
+    return next((box.undefended for box in boxes if known_undefended(box.undefended, task)), None)
+
+
+def known_undefended(box: BlackBox, task: Task) -> bool:
+    """Whether a teacher's checkpoint says that it was trained on ``task`` with cross entropy, and nothing changes its
+    answers."""
+    made = box.classifier.provenance if isinstance(box, LocalBlackBox) else {}
+    defence = made.get("defence")  # any JSON: a provenance may be the user's own
+    plain = isinstance(defence, dict) and defence.get("name") == CrossEntropy.name and "start" not in made
+    return plain and made.get("task_fingerprint") == task.fingerprint
 
 
 def undefended_training(boxes: Sequence[BlackBox], task: Task) -> tuple[str, Recipe]:

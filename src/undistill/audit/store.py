@@ -2,6 +2,7 @@
 
 import errno
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from undistill.errors import InputError
 from undistill.files import content_hash
 
 SUFFIX, DAMAGED = ".json", ".damaged"
+STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,12 @@ class Entry:
     @property
     def key(self) -> str:
         """The trial's content hash."""
-        return self.name.partition(".")[0]
+        return self.name.lstrip(".").partition(".")[0]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a killed writer has left the file before it was whole."""
+        return self.name.startswith(".")
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,14 @@ class Store:
             part = names[start : start + 256]
             contents = self.place.read(part)
             yield from (_entry(name, listed[name], contents[name]) for name in part if name in contents)
+
+    def leftovers(self) -> list[Entry]:
+        """What killed writers have left, in the order of names. Younger than an hour, it may still be written."""
+        return [
+            Entry(name, listed.size, listed.modified, None, "a killed writer has left it unfinished")
+            for name, listed in sorted(self.place.unfinished().items())
+            if time.time() - listed.modified > STALE
+        ]
 
     def delete(self, entries: Sequence[Entry]) -> None:
         """Remove files; those that are gone already are no matter."""

@@ -1,15 +1,11 @@
 """One training of one student, and everything that determines it."""
 
 import base64
-import hashlib
-import inspect
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +20,9 @@ from undistill.blackbox import BlackBox, Page, Queries, SharedAnswers
 from undistill.defences.training import LabelSmoothing
 from undistill.errors import InputError
 from undistill.files import content_hash
-from undistill.models import Classifier
+from undistill.models import Classifier, architecture_code
 from undistill.settings import settings_in_words, settings_of
+from undistill.source import code_hash
 from undistill.tasks import Task
 from undistill.training import (
     EpochRecord,
@@ -96,13 +93,16 @@ class Trial:
         )
 
     def description(self) -> dict[str, Any]:
-        """All of it as JSON. The attack's code is part of it: outcomes of a changed attack are not reused."""
+        """All of it as JSON. The code of the attack, and of a student of one's own, is part of it: outcomes of changed
+        code are not reused."""
+        code = architecture_code(self.student)
         return {
             "format": OUTCOME_FORMAT,
             "undistill": _version(),
             "role": self.role,
             "task": self.task,
             "student": self.student,
+            **({} if code is None else {"student_code": code}),
             "recipe": settings_of(self.recipe),
             "seed": self.seed,
             "attack": None if self.attack is None else describe_attack(self.attack),
@@ -123,32 +123,16 @@ def _version() -> str:
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
-    """An attack's name, settings and the hash of the code that defines it, as JSON."""
+    """An attack's name, settings and the hash of the code that defines it, as JSON.
+
+    Raises:
+        InputError: that code has no file.
+    """
     settings = {
         name: describe_attack(value) if isinstance(value, Attack) else value
         for name, value in settings_of(attack).items()
     }
-    return {"name": attack.name, **settings, "code": _code_hash(type(attack))}
-
-
-@cache  # once per process, so that an edit in mid-audit does not mix two versions under one name
-def _code_hash(attack: type[Attack]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(_modules_behind(attack)):
-        digest.update(Path(inspect.getfile(sys.modules[name])).read_bytes())
-    return digest.hexdigest()
-
-
-def _modules_behind(attack: type[Attack]) -> set[str]:
-    """The module that defines an attack and, of this package, all modules whose classes and functions it uses."""
-    found: set[str] = set()
-    ahead = [attack.__module__]
-    while ahead:
-        name = ahead.pop()
-        if name not in found and (name == attack.__module__ or name.startswith("undistill.")):
-            found.add(name)
-            ahead += [str(getattr(value, "__module__", "")) for value in vars(sys.modules[name]).values()]
-    return found
+    return {"name": attack.name, **settings, "code": code_hash(type(attack).__module__)}
 
 
 def smoothed_one_hot(labels: Int64[Tensor, "n"], classes: int, smoothing: float) -> Float[Tensor, "n classes"]:

@@ -23,14 +23,19 @@ class Stage:
     Attributes:
         title: what it is for.
         trials: all of them, each once.
-        missing: those whose outcomes are not stored yet.
-        workers: how many packs of them run at the same time.
+        packs: those whose outcomes are not stored yet, as workers take them.
+        workers: how many packs run at the same time.
     """
 
     title: str
     trials: tuple[Trial, ...]
-    missing: tuple[Trial, ...]
+    packs: tuple[tuple[Trial, ...], ...]
     workers: int
+
+    @property
+    def missing(self) -> tuple[Trial, ...]:
+        """The trials whose outcomes are not stored yet."""
+        return tuple(trial for pack in self.packs for trial in pack)
 
     @property
     def stored(self) -> int:
@@ -52,7 +57,12 @@ class Watcher(Interface):
         """A trial has ended and is stored."""
 
     def judged(self, teacher: str, cells: Sequence[Cell]) -> None:
-        """The cells of a teacher, as they stand after a stage."""
+        """The cells of a teacher, the undefended one included, as they stand after a stage.
+
+        Args:
+            teacher: its fingerprint, for two teachers can share a name with the undefended one.
+            cells: all of them.
+        """
 
     def note(self, sentence: str) -> None:
         """Something that whoever started the audit should know."""
@@ -81,38 +91,43 @@ class Diary:
     """A watcher that tells another one, and keeps every teacher's ``audit.json`` up to date while trials run.
 
     The file is whole and valid at any time. Until the audit ends, its ``state`` is ``"running"`` and it holds how far
-    the audit is and the cells as they stood after the last stage. Nothing is written where no trial is missing, so that
-    a finished result stays where it is. A file that cannot be written does not stop the audit.
+    the audit is and the cells as they stood after the last stage. Nothing is written where nothing has to be trained,
+    so that a finished result stays where it is. A file that cannot be written does not stop the audit.
 
     Args:
         watcher: who is told.
-        results: what is known of a result beforehand, and the file it goes to, by the teacher's name.
+        results: what is known of each audited teacher's result beforehand (:func:`undistill.audit.result.head_json`),
+            by the file it goes to.
     """
 
-    def __init__(self, watcher: Watcher, results: Mapping[str, tuple[Path, dict[str, Any]]]) -> None:
+    def __init__(self, watcher: Watcher, results: Mapping[Path, dict[str, Any]]) -> None:
         self._watcher, self._results = watcher, results
-        self._cells: dict[str, list[dict[str, Any]]] = {name: [] for name in results}
-        self._stage: Stage | None = None
-        self._ended, self._written = 0, 0.0
+        self._cells: dict[str, list[dict[str, Any]]] = {}  # by the teacher's fingerprint
+        self._progress: dict[str, Any] = {}
+        self._written = 0.0
 
     def training(self, title: str, recipe: Recipe, images: int) -> Callable[[int], Progress] | None:
-        return self._watcher.training(title, recipe, images)
+        shown = self._watcher.training(title, recipe, images)
+        self._progress = {"stage": f"train {title}", "trials": 0, "ended": 0}
+        self._write()
+        return shown
 
     def stage(self, stage: Stage) -> None:
-        self._stage, self._ended = stage, stage.stored
+        self._progress = {"stage": stage.title, "trials": len(stage.trials), "ended": stage.stored}
         self._watcher.stage(stage)
-        if stage.missing:
+        if stage.packs:
             self._write()
 
     def trial(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        self._ended += 1
+        self._progress["ended"] += 1
         self._watcher.trial(trial, outcome)
         if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
             self._write()
 
     def judged(self, teacher: str, cells: Sequence[Cell]) -> None:
         self._cells[teacher] = [
-            {"attack": cell.attack, "student": cell.student, "outcome": cell.outcome.value} for cell in cells
+            {"attack": cell.attack, "student": cell.student, "data": cell.data, "outcome": cell.outcome.value}
+            for cell in cells
         ]
         self._watcher.judged(teacher, cells)
 
@@ -121,12 +136,10 @@ class Diary:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        if self._stage is None:
-            return
-        progress = {"stage": self._stage.title, "trials": len(self._stage.trials), "ended": self._ended}
-        for name, (path, known) in self._results.items():
+        for path, known in self._results.items():
+            cells = self._cells.get(known["teacher"]["fingerprint"], [])
             with suppress(OSError):  # the store will say so, where it matters
-                write_json(path, {**known, "state": "running", "progress": progress, "cells": self._cells[name]})
+                write_json(path, {**known, "state": "running", "progress": self._progress, "cells": cells})
 
 
 def decided(cells: Sequence[Cell]) -> int:

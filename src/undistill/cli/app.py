@@ -112,7 +112,7 @@ def train(
         What to train with, as NAME or NAME:FIELD=VALUE,... (see: undistill list defences).
     normal: Path
         Checkpoint of a normal teacher (defence ce, same task and architecture). Defences that need one train it into
-        OUT.normal where none is given; others are watched for a collapse with it.
+        OUT.normal where none is given; others are watched for a collapse with it instead of by the weaker watch.
     start: Path
         Checkpoint to start from, of the same task; its architecture is the default of --model. For example to
         fine-tune with cmim in a fraction of the epochs.
@@ -159,19 +159,25 @@ def train(
 
 def _collapse_lines(made: dict[str, Any]) -> list[tuple[str, str]]:
     """What is said of the watch for a collapse, and in which style."""
-    collapse = made.get("collapse")  # teachers of earlier versions say nothing of it
-    if collapse is None or made["defence"]["name"] == CrossEntropy.name:
-        return []
-    if not collapse["watched"]:
-        return [(f"not watched for a collapse, for {collapse['against']}: add --normal CHECKPOINT", "dim")]
-    if not collapse["epochs"]:
-        return []
-    last = made["records"][-1]["epoch"] in collapse["epochs"]
-    sentence = (
-        f"collapse: after {len(collapse['epochs'])} of {len(made['records'])} epochs the validation accuracy was under "
-        f"half of that of {collapse['against']}, {'the last one among them' if last else 'but not after the last one'}"
-    )
-    return [(sentence, "yellow")]
+    collapse = made.get("collapse", {"epochs": []})  # teachers of earlier versions say nothing of it
+    weaker = collapse.get("weaker", False)
+    lines = []
+    if collapse["epochs"]:
+        last = made["records"][-1]["epoch"] in collapse["epochs"]
+        sentence = (
+            f"collapse{' by the weaker watch' if weaker else ''}: after {len(collapse['epochs'])} of "
+            f"{len(made['records'])} epochs the validation accuracy was under half of that of {collapse['against']}, "
+            f"{'the last one among them' if last else 'but not after the last one'}"
+        )
+        lines.append((sentence, "yellow"))
+    if weaker and made["defence"]["name"] != CrossEntropy.name:  # for cross entropy there is no other watch
+        lines.append(
+            (
+                "no normal teacher is known, so only the weaker watch looked for a collapse: add --normal CHECKPOINT",
+                "dim",
+            )
+        )
+    return lines
 
 
 def _accuracies(made: dict[str, Any]) -> str:
@@ -382,7 +388,8 @@ def utility(
     console.print(
         "Accuracy in percent, its difference in points; means over seeds, ± half the width of a 95% t-interval. AUROC "
         "of confidence: for right against wrong answers; other task: for this task's images against another's. Seconds "
-        "of wall-clock time: of a teacher's own epochs, and for 1,000 answers. Spectrum as in `undistill measure`.",
+        "of wall-clock time: of a teacher's own epochs, in all with those of the trainings it was built on, and for "
+        "1,000 answers. Spectrum as in `undistill measure`.",
         style="dim",
         highlight=False,
         markup=False,

@@ -22,7 +22,7 @@ SHOWN = 12  # digits of a fingerprint
 
 
 class Kind(NamedTuple):
-    """What is counted together. A damaged file is a role of its own."""
+    """What is counted together. A damaged file is a role of its own, and so is one that a killed writer has left."""
 
     role: str
     attack: str | None = None
@@ -46,7 +46,7 @@ def ls(where: str, *, json_: Json = False) -> int:
         Print JSON instead of a table.
     """
     opened, names = _open(where)
-    entries = list(opened.entries())
+    entries = [*opened.entries(), *opened.leftovers()]
     files: dict[Kind, list[int]] = {}
     for entry in entries:
         files.setdefault(_kind(entry), []).append(entry.size)
@@ -124,7 +124,8 @@ def prune(
     attack: str
         Of one attack, placebos included.
     damaged: bool
-        Damaged files, those that were set aside, and those of another version.
+        Damaged files, those that were set aside, those of another version, and those that a killed writer has left
+        unfinished more than an hour ago.
     yes: bool
         Remove them.
     json_: bool
@@ -136,7 +137,8 @@ def prune(
             "--damaged"
         )
     opened, names = _open(where)
-    chosen = list(opened.entries())
+    entries = list(opened.entries())
+    chosen = [*entries, *opened.leftovers()] if damaged else entries
     if unused_by:
         kept = set().union(*map(_used, unused_by))
         chosen = [entry for entry in chosen if entry.key not in kept]
@@ -146,11 +148,11 @@ def prune(
         chosen = [entry for entry in chosen if time.time() - entry.modified > 86400 * older_than]
     if teacher is not None:
         fingerprint = {name: mark for mark, name in names.items()}.get(teacher, teacher)
-        chosen = [entry for entry in chosen if str((entry.trial or {}).get("teacher") or "").startswith(fingerprint)]
-        if not chosen:
+        if not any(_asked(entry, fingerprint) for entry in entries):
             raise InputError(
                 f"{opened.place} holds no knockoff of a teacher {teacher!r}; see: undistill store ls {where}"
             )
+        chosen = [entry for entry in chosen if _asked(entry, fingerprint)]
     if attack is not None:
         chosen = [entry for entry in chosen if _attack(entry) == attack]
     if damaged:
@@ -180,11 +182,19 @@ def _open(where: str) -> tuple[Store, dict[str, str]]:
     if not (folder / MARK).exists():
         return Store(folder), {}
     try:
-        marks = json.loads((folder / MARK).read_bytes())["teachers"]
-        names = {str(mark): str(name) for name, mark in marks.items()}
+        mark = json.loads((folder / MARK).read_bytes())
+        names = {str(fingerprint): str(name) for name, fingerprint in mark["teachers"].items()}
+        elsewhere = mark.get("store")  # an earlier version did not say, and knew the folder's own trials only
     except (ValueError, KeyError, TypeError, AttributeError):
-        names = {}  # the audit itself says what is wrong with that file
-    return Store(folder / "trials"), names
+        names, elsewhere = {}, None  # the audit itself says what is wrong with that file
+    if elsewhere is None:
+        return Store(folder / "trials"), names
+    if "://" not in elsewhere and not Path(elsewhere).is_dir():
+        raise InputError(
+            f"the audit of {where} keeps its trials in {elsewhere}, and there is no such folder: nothing is stored "
+            "yet, or it was moved; name the folder where they are now"
+        )
+    return Store(elsewhere), names
 
 
 def _used(out: Path) -> set[str]:
@@ -196,13 +206,19 @@ def _used(out: Path) -> set[str]:
 
 def _kind(entry: Entry) -> Kind:
     if entry.problem is not None or entry.trial is None:
-        return Kind("damaged")
+        return Kind("unfinished" if entry.unfinished else "damaged")
     return Kind(entry.trial["role"], _attack(entry), entry.trial["student"], entry.trial["teacher"])
 
 
 def _attack(entry: Entry) -> str | None:
     attack = (entry.trial or {}).get("attack")
     return attack["name"] if isinstance(attack, dict) else None
+
+
+def _asked(entry: Entry, fingerprint: str) -> bool:
+    """Whether it is a knockoff of a teacher whose fingerprint begins like this."""
+    teacher = (entry.trial or {}).get("teacher")
+    return isinstance(teacher, str) and teacher.startswith(fingerprint)
 
 
 def _teacher(fingerprint: str | None, names: dict[str, str]) -> str:

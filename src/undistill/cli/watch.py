@@ -1,6 +1,7 @@
 """What the terminal shows while a command works: a live line, or plain lines when piped into a file."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ def show_training(title: str, recipe: Recipe, images: int) -> Callable[[int], Pr
 class TerminalWatcher:
     """Shows an audit's stages and trials on standard error.
 
-    A cell (attack x student, of a teacher) is done when its last knockoff of the stage has ended.
+    A cell (attack x student x images, of a teacher, the undefended one included) is done when its last knockoff of the
+    stage has ended. A stage judges undecided cells alone, so there can be more decided cells than a stage has.
     """
 
     def __init__(self) -> None:
@@ -39,7 +41,7 @@ class TerminalWatcher:
             disable=not self.console.is_terminal,
         )
         self.row = self.bar.add_task("prepare", total=None, visible=False, cells="")
-        self.decided: dict[str, int] = {}
+        self.judgements: dict[str, Sequence[Cell]] = {}  # by the teacher's fingerprint
 
     def __enter__(self) -> "TerminalWatcher":
         self.bar.start()
@@ -59,6 +61,8 @@ class TerminalWatcher:
         for trial in stage.missing:
             if trial.role == "knockoff":
                 self.cells[_cell(trial)] += 1
+        self.pack_of = {trial: number for number, pack in enumerate(stage.packs) for trial in pack}
+        self.packs = Counter(self.pack_of.values())  # how many trials of each have yet to end
         self.started = self.last_line = time.monotonic()
         total = len(stage.trials)
         self.bar.start()
@@ -71,6 +75,7 @@ class TerminalWatcher:
         self.ended += 1
         if trial.role == "knockoff":
             self.cells[_cell(trial)] -= 1
+        self.packs[self.pack_of[trial]] -= 1
         total = len(self.current.trials)
         self.bar.update(self.row, completed=self.ended, cells=self._cells())
         now = time.monotonic()
@@ -82,7 +87,7 @@ class TerminalWatcher:
         self._line(f"{self.current.title}: {self.ended}/{total} trials{self._cells()}, {duration(left)} left")
 
     def judged(self, teacher: str, cells: Sequence[Cell]) -> None:
-        self.decided[teacher] = decided(cells)
+        self.judgements[teacher] = cells
 
     def note(self, sentence: str) -> None:
         self._line(sentence, "yellow")
@@ -96,16 +101,17 @@ class TerminalWatcher:
             return ""
         done = sum(left == 0 for left in self.cells.values())
         words = [f"{done}/{len(self.cells)} cells done"]
-        running = min(self.current.workers, len(self.current.trials) - self.ended)
-        if running:
-            words.append(f"{running} trials running")
-        if self.decided:
-            words.append(f"{sum(self.decided.values())} cells decided")
+        busy = min(self.current.workers, sum(left > 0 for left in self.packs.values()))
+        if busy:
+            words.append(f"{busy} {'worker' if busy == 1 else 'workers'} busy")
+        if self.judgements:
+            judged = [cell for cells in self.judgements.values() for cell in cells]
+            words.append(f"{decided(judged)} of {len(judged)} cells decided")
         return f" ({', '.join(words)})"
 
 
-def _cell(trial: Trial) -> tuple[str, str, str] | None:
-    """The cell of a knockoff; None for a trial that several cells share."""
+def _cell(trial: Trial) -> tuple[str, str, str, str] | None:
+    """The cell of a knockoff, whose task holds the attacker's images; None for a trial that several cells share."""
     if trial.attack is None or trial.teacher is None:
         return None
-    return trial.attack.name, trial.student, trial.teacher
+    return trial.attack.name, trial.student, trial.task, trial.teacher

@@ -12,15 +12,19 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     parts = ", ".join(f"{_range(value, _count)} {role}s" for role, value in forecast.trials.items())
     steps = ", ".join(f"{1000 * value:.3g} ms a step of {name}" for name, value in forecast.step_seconds.items())
     answers = ", ".join(f"{value:.3g} s for 1,000 answers of {name}" for name, value in forecast.answer_seconds.items())
-    workers = f"{forecast.workers} {'worker' if forecast.workers == 1 else 'workers'}"
+    if forecast.cluster:
+        where = "with one trial at a time; a cluster that runs N at once takes about an Nth"
+        beside = "in the time; on this machine alone, so the cluster does not shorten it"
+    else:
+        where, beside = f"with {forecast.workers} {'worker' if forecast.workers == 1 else 'workers'}", "in the time"
     lines = [
         f"Trials: {_range(whole, _count)} ({parts}); {forecast.stored} stored already.",
         f"Queries: teachers are asked about {_range(forecast.queries, _count)} images.",
-        f"Time: about {_range(forecast.seconds, duration)} with {workers}.",
+        f"Time: about {_range(forecast.seconds, duration)} {where}.",
         f"Disk: outcomes {_range(forecast.outcome_bytes, _size)}, answers {_range(forecast.answer_bytes, _size)}.",
     ]
     if forecast.undefended_epochs:
-        lines.append(f"An undefended teacher is trained first, for {forecast.undefended_epochs} epochs (in the time).")
+        lines.append(f"An undefended teacher is trained first, for {forecast.undefended_epochs} epochs ({beside}).")
     return [*lines, f"Measured just now, with one thread: {'; '.join(filter(None, [steps, answers]))}."]
 
 

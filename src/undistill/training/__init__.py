@@ -7,6 +7,7 @@ from undistill.training.network import classifier_for
 from undistill.training.objectives import FromAnswers, FromLabels, Objective
 from undistill.training.progress import Progress, ShowTraining, SilentProgress, TerminalProgress
 from undistill.training.recipe import Recipe
+from undistill.training.seconds import needed_seconds, own_seconds
 from undistill.training.teacher import holds_training, normal_folder, train_teacher
 from undistill.training.vectorised import Training, fit_all, fit_one, stacks
 
@@ -30,7 +31,9 @@ __all__ = [
     "fit_all",
     "fit_one",
     "holds_training",
+    "needed_seconds",
     "normal_folder",
+    "own_seconds",
     "predict",
     "stacks",
     "train_teacher",

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -52,7 +52,7 @@ def fit(
     folder: Path | None = None,
     validate: bool = False,
     tensorboard: bool = False,
-    progress: Callable[[int], Progress] | None = None,
+    progress: Callable[[Sequence[EpochRecord]], Progress] | None = None,
 ) -> list[EpochRecord]:
     """Train ``classifier`` in place on the training split and return what each epoch measured.
 
@@ -77,7 +77,7 @@ def fit(
         folder: where the state to resume from is kept, rewritten at each epoch's end; None keeps none.
         validate: measure accuracy on the validation split after each epoch.
         tensorboard: write the records to ``folder`` as TensorBoard events (extra ``tracking``).
-        progress: given the number of epochs that are already done, makes what is told of the others.
+        progress: given the records of the epochs that are already done, makes what is told of the others.
 
     Raises:
         NonFiniteLossError: the loss, or a weight, became NaN or infinite.
@@ -129,7 +129,7 @@ def fit(
     labels = task.train.labels.to(device)
     # On a CPU the generators of all other devices are left alone: to reach them takes as long as some steps.
     reseed = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
-    with torch.random.fork_rng(), _shown(progress, len(records), accelerator.is_main_process) as told:
+    with torch.random.fork_rng(), _shown(progress, records, accelerator.is_main_process) as told:
         for epoch in range(len(records), recipe.epochs):
             started = time.monotonic()
             reseed(_dropout_seed(seed, epoch, rank))
@@ -228,8 +228,10 @@ def read_state(path: Path, identity: str, device: torch.device | str = "cpu") ->
     return saved
 
 
-def _shown(progress: Callable[[int], Progress] | None, done: int, main: bool) -> Progress:
-    return progress(done) if progress is not None and main else SilentProgress()
+def _shown(
+    progress: Callable[[Sequence[EpochRecord]], Progress] | None, done: Sequence[EpochRecord], main: bool
+) -> Progress:
+    return progress(tuple(done)) if progress is not None and main else SilentProgress()
 
 
 def _dropout_seed(seed: int, epoch: int, rank: int) -> int:

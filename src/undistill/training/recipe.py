@@ -1,7 +1,7 @@
 """What a training is, apart from its network, data and loss."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -126,6 +126,16 @@ class Recipe:
         if self.precision != "auto":
             return self.precision == "bfloat16"
         return math.prod(input_shape) >= BFLOAT16_PAYS_FROM and has_bfloat16(device)
+
+    def resolved(self, input_shape: tuple[int, ...]) -> "Recipe":
+        """The same, with what a precision of ``"auto"`` means on this machine: on its accelerator, if it has one.
+
+        >>> Recipe().resolved((1, 8, 8)).precision
+        'float32'
+        """
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        bfloat16 = self.bfloat16(device or torch.device("cpu"), input_shape)
+        return replace(self, precision="bfloat16" if bfloat16 else "float32")
 
 
 def has_bfloat16(device: torch.device) -> bool:

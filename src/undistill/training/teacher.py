@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import torch
 
 from undistill.defences.training import CrossEntropy, Defence
 from undistill.errors import InputError
-from undistill.files import content_hash
+from undistill.files import content_hash, json_number
 from undistill.models import Classifier, load_checkpoint, save_checkpoint
 from undistill.settings import settings_of
 from undistill.tasks import Task
-from undistill.training.collapse import CollapseWatch
+from undistill.training.collapse import CollapseWatch, weaker_watch
 from undistill.training.companions import load_normal, load_start
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import RESUME_FILE, fit
@@ -23,6 +24,7 @@ from undistill.training.network import classifier_for
 from undistill.training.objectives import FromLabels
 from undistill.training.progress import ShowTraining
 from undistill.training.recipe import Recipe
+from undistill.training.seconds import all_seconds
 from undistill.training.workshop import ONCE_FILE, TeacherWorkshop
 
 
@@ -48,8 +50,9 @@ def train_teacher(
     and the same architecture, recipe and seed, and kept in ``folder`` with the suffix ``.normal``.
 
     An epoch after which the validation accuracy is under half of what the normal teacher had after the same epoch (for
-    a training that starts from a trained network: under half of what that had) is a collapse. It is told to
-    ``progress`` as it happens, and stands in the provenance.
+    a training that starts from a trained network: under half of what that had) is a collapse. Where neither is known,
+    the weaker watch compares with the training's own best epoch and with guessing. A collapse is told to ``progress``
+    as it happens, and stands in the provenance.
 
     Args:
         task: the data; only its training split is learnt from.
@@ -60,14 +63,15 @@ def train_teacher(
         seed: of initial weights, order and augmentation.
         folder: where the checkpoint goes.
         normal: checkpoint of a normal teacher, of the same task and architecture. A defence that needs none is watched
-            for a collapse with it.
+            for a collapse with it, not by the weaker watch.
         start: checkpoint whose weights the training starts from, of the same task and architecture.
         tensorboard: write TensorBoard events.
         progress: given a title, a recipe and a number of images, makes what shows a training.
 
     Returns:
         The classifier, in evaluation mode. Its ``provenance`` holds task, defence, recipe, seed, accuracies, where
-        it started, its normal teacher, the collapse watch, and what the defence's own check found.
+        it started, its normal teacher, the seconds of the trainings that it was built on, the collapse watch, and what
+        the defence's own check found.
 
     Raises:
         InputError: ``folder`` holds another model, ``normal`` or ``start`` does not fit, or the training cannot go on
@@ -84,6 +88,7 @@ def train_teacher(
             f"{defence.name} starts from its normal teacher; give {start} as the normal teacher, not as the start"
         )
     trained = _settings(task, defence, recipe, seed)
+    built_on = {} if begun is None else {begun.fingerprint(): all_seconds(begun.provenance)}
     if begun is not None:
         trained["start"] = {"fingerprint": begun.fingerprint()}
     if defence.needs_normal:
@@ -117,7 +122,9 @@ def train_teacher(
         begun = copy.deepcopy(normal_teacher)
         epochs = max(1, round(less.epochs * recipe.epochs))
         own_recipe = replace(recipe, epochs=epochs, learning_rate=less.rate * recipe.learning_rate)
-    watch = _watch(task, defence, begun, normal_teacher)
+    if normal_teacher is not None and defence.needs_normal:
+        built_on[normal_teacher.fingerprint()] = all_seconds(normal_teacher.provenance)  # once, if it is the start, too
+    watch = _watch(task, own_recipe, begun, normal_teacher)
     device = PartialState(cpu=not torch.accelerator.is_available()).device
     classifier = (begun or classifier_for(task, architecture, seed=seed)).to(device)
     workshop = TeacherWorkshop(
@@ -145,7 +152,7 @@ def train_teacher(
         folder=scratch,
         validate=True,
         tensorboard=tensorboard,
-        progress=None if shown is None else lambda done: watch.over(shown(done)),
+        progress=None if shown is None else lambda done: watch.over(shown(len(done)), done),
     )
     check = defence.check(workshop)
     if start is not None:
@@ -164,6 +171,7 @@ def train_teacher(
         "validation_accuracy": records[-1]["validation_accuracy"],
         "test_accuracy": accuracy(predict(classifier, task.test), task.test),
         "collapse": watch.facts(records),
+        "needed_seconds": json_number(math.fsum(built_on.values())),
         **({} if check is None else {"check": settings_of(check)}),
         "records": records,
     }
@@ -193,7 +201,7 @@ def _identity(architecture: str, trained: dict[str, Any]) -> str:
     return content_hash({"architecture": architecture, **trained})
 
 
-def _watch(task: Task, defence: Defence, start: Classifier | None, normal: Classifier | None) -> CollapseWatch:
+def _watch(task: Task, recipe: Recipe, start: Classifier | None, normal: Classifier | None) -> CollapseWatch:
     """What validation accuracy is expected of a training that starts from ``start``, or from fresh weights."""
     if start is not None:
         expected = accuracy(predict(start, task.validation), task.validation)
@@ -206,10 +214,7 @@ def _watch(task: Task, defence: Defence, start: Classifier | None, normal: Class
             expected_each = ()
         if expected_each:
             return CollapseWatch(expected_each, "the normal teacher after the same epoch")
-        return CollapseWatch((), "the normal teacher has no record of its epochs")
-    if isinstance(defence, CrossEntropy):
-        return CollapseWatch((), "cross entropy is what others are compared with")
-    return CollapseWatch((), "no normal teacher is known")
+    return weaker_watch(task, recipe.epochs)
 
 
 def holds_training(folder: Path, architecture: str, identity: str) -> bool:

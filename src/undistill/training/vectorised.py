@@ -155,6 +155,7 @@ def _kind(training: Training) -> object:
 
 
 def _fit_alone(training: Training) -> list[EpochRecord] | NonFiniteLossError:
+    shown = training.progress
     try:
         return fit(
             training.classifier,
@@ -162,7 +163,7 @@ def _fit_alone(training: Training) -> list[EpochRecord] | NonFiniteLossError:
             training.objective,
             training.recipe,
             seed=training.seed,
-            progress=training.progress,
+            progress=None if shown is None else lambda done: shown(len(done)),
         )
     except NonFiniteLossError as error:
         training.classifier.to("cpu").eval()

@@ -29,6 +29,7 @@ FIGURES: dict[str, Callable[[TeacherFacts], float]] = {
     "aurc": lambda facts: facts.utility.quality.aurc,
     "other_auroc": lambda facts: math.nan if facts.utility.other is None else facts.utility.other.auroc,
     "training_seconds": lambda facts: facts.utility.training_seconds,
+    "total_seconds": lambda facts: facts.utility.total_seconds,
     "serving_seconds": lambda facts: facts.utility.serving.seconds_per_1000,
     "train_cmi_1": lambda facts: facts.train.at(1.0),
     "train_supremum": lambda facts: facts.train.supremum,

@@ -25,21 +25,30 @@ from undistill.utility.teacher import OtherTask, TeacherFacts, Utility, observe
 
 
 def kept_observation(
-    folder: Path, box: BlackBox, task: Task, shown: Sequence[int] | None = None
+    folder: Path, box: BlackBox, task: Task, shown: Sequence[int] | None = None, *, other: Task | None = None
 ) -> tuple[TeacherFacts, Evidence]:
     """What :func:`observe` finds, from ``folder`` if it was found before.
 
-    It depends on the black box, the task, the classes that are shown and the code that measures, and a file of another
-    one is not used; nor is one that is damaged. The time of serving is kept beside it, so that whoever measures again
-    says the same.
+    It depends on the black box, both tasks, the classes that are shown and the code that measures, and a file of
+    another one is not used; nor is one that is damaged. The time of serving is kept beside it, so that whoever measures
+    again says the same.
 
     Args:
         folder: of the audit.
         box: the teacher.
         task: what it is for.
         shown: as of :func:`observe`.
+        other: as there.
     """
-    about = [box.name, box.fingerprint, task.fingerprint, list(box.defences), shown and list(shown), _measuring_code()]
+    about = [
+        box.name,
+        box.fingerprint,
+        task.fingerprint,
+        None if other is None else other.fingerprint,
+        list(box.defences),
+        shown and list(shown),
+        _measuring_code(),
+    ]
     path = folder / "measured" / f"{box.fingerprint[:16]}.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
@@ -49,7 +58,7 @@ def kept_observation(
                 return _observation(_joined(json.loads(held["values"]), tensors))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         pass  # there is none, or it is damaged: measured anew
-    facts, evidence = observe(box, task, shown=shown, serving=_serving(folder, box, task))
+    facts, evidence = observe(box, task, other=other, shown=shown, serving=_serving(folder, box, task))
     tensors = {}
     values = _without_tensors({"facts": asdict(facts), "evidence": asdict(evidence)}, "", tensors)
     write_atomic(path, save(tensors, metadata={"about": content_hash(about), "values": json.dumps(values)}))
@@ -118,6 +127,7 @@ def _utility(value: dict[str, Any]) -> Utility:
         serving=ServingTime(**value["serving"]),
         training_seconds=value["training_seconds"],
         other=None if other is None else OtherTask(**other),
+        needed_seconds=value["needed_seconds"],
     )
 
 

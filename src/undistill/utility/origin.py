@@ -8,6 +8,7 @@ from undistill.blackbox import BlackBox, LimitedBlackBox, LocalBlackBox
 from undistill.defences.training import DEFENCES
 from undistill.files import content_hash
 from undistill.settings import settings_of
+from undistill.training import needed_seconds, own_seconds
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Origin:
         served: the output defences and the access policy in front of it, in their order, as JSON; empty for full
             answers.
         seed: of the training; None if it is not known.
-        training_seconds: wall-clock time of its own epochs; nan if it is not known. What it started from, and other
-            networks that its defence needed, are not in it.
+        training_seconds: wall-clock time of its own epochs; nan if it is not known.
+        needed_seconds: that of the trainings that it was built on: its start, a normal teacher that it needed; nan if
+            it is not known.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Origin:
     served: tuple[dict[str, Any], ...]
     seed: int | None
     training_seconds: float
+    needed_seconds: float = 0.0
 
     @property
     def defence(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def origin_of(box: BlackBox) -> Origin:
         served.append({"name": "access", "words": str(box.policy)})
     inner = box.undefended
     if not isinstance(inner, LocalBlackBox):
-        return Origin(inner.name, None, {}, tuple(served), None, math.nan)
+        return Origin(inner.name, None, {}, tuple(served), None, math.nan, math.nan)
     made = inner.classifier.provenance  # any JSON: a provenance may be the user's own
     defence, seed = made.get("defence"), made.get("seed")
     known = isinstance(defence, dict) and "name" in defence
@@ -121,7 +124,8 @@ def origin_of(box: BlackBox) -> Origin:
         training=_training(made) if known else {},
         served=tuple(served),
         seed=seed if known and isinstance(seed, int) else None,
-        training_seconds=_seconds(made.get("records")),
+        training_seconds=own_seconds(made),
+        needed_seconds=needed_seconds(made),
     )
 
 
@@ -132,10 +136,3 @@ def _training(made: dict[str, Any]) -> dict[str, Any]:
     return same | {
         "start": {name: start.get(name) for name in ("defence", "recipe")} if isinstance(start, dict) else None
     }
-
-
-def _seconds(records: Any) -> float:
-    try:
-        return math.fsum(record["seconds"] for record in records) or math.nan
-    except (TypeError, KeyError):
-        return math.nan

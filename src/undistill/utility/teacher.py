@@ -46,12 +46,20 @@ class Utility:
         serving: how long an answer takes.
         training_seconds: what its own epochs took; nan if its checkpoint does not say.
         other: how it meets another task's images; None if it was not shown any.
+        needed_seconds: what the trainings took which it was built on (its start, a normal teacher that it needed); nan
+            if that is not known.
     """
 
     quality: Quality
     serving: ServingTime
     training_seconds: float
     other: OtherTask | None = None
+    needed_seconds: float = 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        """What it takes to train it from nothing; nan if a part of it is not known."""
+        return self.training_seconds + self.needed_seconds
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; a figure that is no finite number is null, and ``undefined`` says why."""
@@ -60,6 +68,7 @@ class Utility:
             "undefined": self.quality.undefined,
             "other_task": None if self.other is None else asdict(self.other),
             "training_seconds": json_number(self.training_seconds),
+            "needed_seconds": json_number(self.needed_seconds),
             "serving": asdict(self.serving),
         }
 
@@ -152,18 +161,24 @@ def measure_teacher(
 
 
 def observe(
-    box: BlackBox, task: Task, *, shown: Sequence[int] | None = None, serving: ServingTime | None = None
+    box: BlackBox,
+    task: Task,
+    *,
+    other: Task | None = None,
+    shown: Sequence[int] | None = None,
+    serving: ServingTime | None = None,
 ) -> tuple[TeacherFacts, Evidence]:
     """Measure a teacher as :func:`measure_teacher` does, and keep of the same answers what pictures need.
 
     Args:
         box: the teacher, with whatever is done to its answers.
         task: what it is for.
+        other: another task with images of the same shape, to which no answer is right.
         shown: classes of which clusters are kept; by default those that this teacher spreads most.
         serving: how long its answers take, if that was measured before.
     """
     answers = {name: box.answers(split) for name, split in _splits(task).items()}
-    facts = _facts(box, task, answers, None, serving, None)
+    facts = _facts(box, task, answers, other, serving, None)
     evidence = evidence_of(
         box.name,
         box.fingerprint,
@@ -225,11 +240,13 @@ def measure_utility(
         answers = box.answers(other.test)
         area = auroc(confidence(test), confidence(answers))
         shown = OtherTask(other.name, other.fingerprint, len(answers), area)
+    origin = origin_of(box)
     return Utility(
         quality(test, task.test.labels),
         measure_serving(box, task.test) if serving is None else serving,
-        origin_of(box).training_seconds,
+        origin.training_seconds,
         shown,
+        origin.needed_seconds,
     )
 
 

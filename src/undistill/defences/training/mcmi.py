@@ -15,7 +15,7 @@ from undistill.information import cmi, kl_divergence
 
 @dataclass(frozen=True)
 class MCMI(Defence):
-    """CMI made large: no defence but its opposite, a positive control whose teacher must leak more.
+    """CMI made large: no defence but its opposite, whose teacher by theory leaks more.
 
     ``J = CE - weight * mean_i KL(P_i || Q_{y_i})``.
 
@@ -45,7 +45,7 @@ class MCMI(Defence):
     rate: float = 0.5
 
     name: ClassVar[str] = "mcmi"
-    summary: ClassVar[str] = "no defence but its opposite: CMI at temperature 1 made large, as a positive control"
+    summary: ClassVar[str] = "no defence but its opposite: CMI at temperature 1 made large"
     source: ClassVar[str] = "arXiv 2401.08732"
     needs_normal: ClassVar[bool] = True
 
