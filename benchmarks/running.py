@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.timing import Figure, Piece, quotients, stopwatch, take_turns
 from undistill.attacks import KD
-from undistill.audit import Pool, Store, Trial
+from undistill.audit import VERSIONS, Pool, Store, Trial
 from undistill.audit.run import Plan, open_all
 from undistill.audit.trial import pack_bits
 from undistill.blackbox import AnswerCache, LocalBlackBox
@@ -58,8 +58,8 @@ def running(
     """What running an audit costs beside the trainings; the second worker needs a second core.
 
     Planning: a list of so many trials with their hashes, held against an empty store, in a process of its own; its
-    memory is what planning adds. Complete: the command ``undistill audit --protocol quick`` on a folder that lacks
-    nothing, from its start to its end, imports included. Workers: references and knockoffs by a pool of one, and by one
+    memory is what planning adds. Complete: the command ``undistill audit`` on a folder that lacks nothing, from its
+    start to its end, imports included. Workers: references and knockoffs by a pool of one, and by one
     of two that has started.
     """
     planned = [_planning(trials) for _ in range(repeats)]
@@ -67,7 +67,7 @@ def running(
     box = LocalBlackBox("teacher", classifier_for(task, student, seed=0))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        complete = _complete(task, folder)
+        complete = {name: _complete(name, task, folder / name) for name in ("quick", "standard")}
         pieces = {
             f"{workers} {'worker' if workers == 1 else 'workers'}": _pool(
                 stack.enter_context(Pool([task], [box], AnswerCache(folder / f"answers-{workers}"), workers)),
@@ -75,12 +75,13 @@ def running(
             )
             for workers in (1, 2)
         }
-        seconds = take_turns({"complete": complete, **pieces}, repeats=repeats)
+        seconds = take_turns({**complete, **pieces}, repeats=repeats)
     per_hour = {name: tuple(3600 * 2 * seeds / value for value in seconds[name]) for name in pieces}
     return [
         Figure(f"planning {trials:,} trials", "s", tuple(value for value, _ in planned), at_most=5),
         Figure("planning, added memory", "MB", tuple(value for _, value in planned), at_most=500),
-        Figure("a complete quick audit again", "s", seconds["complete"], at_most=3),
+        Figure("a complete quick audit again", "s", seconds["quick"], at_most=3),
+        Figure("a complete standard audit again", "s", seconds["standard"]),
         Figure("1 worker", "trials/h", per_hour["1 worker"]),
         Figure("2 workers", "trials/h", per_hour["2 workers"]),
         Figure("2 workers / 1 worker", "x", quotients(seconds["1 worker"], seconds["2 workers"]), at_least=1.8),
@@ -94,13 +95,16 @@ def _planning(trials: int) -> tuple[float, float]:
     return seconds, megabytes
 
 
-def _complete(task: Task, folder: Path) -> Piece:
-    """The command on a ``quick`` audit that is complete. Its outcomes are made up without a leak, so that most cells go
-    to their last look."""
+def _complete(name: str, task: Task, folder: Path) -> Piece:
+    """The command on an audit of that version that is complete. Its outcomes are made up without a leak, so that most
+    cells go to their last look."""
     teacher, undefended, out = folder / "teacher", folder / "undefended", folder / "out"
     for seed, where in enumerate((teacher, undefended)):
         save_checkpoint(classifier_for(task, "mlp-64", seed=seed), where)
-    opened = open_all([teacher, undefended], task, names=None, protocol=None, undefended=None, trust_import_path=False)
+    protocol = VERSIONS[name](task.input_shape)
+    opened = open_all(
+        [teacher, undefended], task, names=None, protocol=protocol, undefended=None, trust_import_path=False
+    )
     plan, store = Plan(task, opened.protocol, opened.boxes), Store(out / "trials")
     draws = np.random.default_rng(0)
     trials = plan.tuning()
@@ -108,7 +112,7 @@ def _complete(task: Task, folder: Path) -> Piece:
         for trial in trials:
             store.write(trial, _made_up(trial, len(task.test), draws))
         trials = plan.look(store).due
-    words = ["audit", teacher, "--undefended", undefended, "--task", "digits", "--protocol", "quick", "--out", out]
+    words = ["audit", teacher, "--undefended", undefended, "--task", "digits", "--protocol", name, "--out", out]
     command = [str(word) for word in (Path(sys.executable).with_name("undistill"), *words)]
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # compiled once, as on a user's machine
     return stopwatch(partial(subprocess.run, command, check=True, capture_output=True, env=env))
