@@ -78,6 +78,9 @@ def test_defences_say_of_which_kind_they_are_and_what_they_keep(run):
         assert entry["serves"] in ACCESS_KINDS
     assert (listed["top-k"]["keeps_top1"], listed["rounding"]["keeps_top1"]) == (True, False)
     assert listed["top-k"]["settings"] == {"k": 2, "renormalised": True}
+    assert {name for name, entry in listed.items() if entry.get("needs_normal")} == {"nasty", "ast", "mcmi"}
+    assert "PGD" in listed["ast"]["runs"]
+    assert "runs itself: a normal teacher; PGD" in " ".join(run("list", "defences").out.split())
     assert "output: k=2, renormalised=True" in run("list", "defences").out
 
 

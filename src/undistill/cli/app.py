@@ -691,6 +691,8 @@ def list_(
     for entry in found:
         settings = ", ".join(f"{name}={_named(value)}" for name, value in entry.get("settings", {}).items())
         below = ": ".join(filter(None, [entry.get("kind"), settings]))
+        if entry.get("needs_normal"):
+            below += f"\nruns itself: {entry['runs']}"
         table.add_row(str(entry["name"]), escape(entry["summary"]) + (f"\n[dim]{escape(below)}[/dim]" if below else ""))
     Console().print(table)
     return 0

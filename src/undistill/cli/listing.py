@@ -28,6 +28,8 @@ def entries(kind: Kind) -> list[dict[str, Any]]:
                     "kind": "training",
                     "summary": method.summary,
                     "source": method.source,
+                    "needs_normal": method.needs_normal,
+                    "runs": method.runs,
                     "settings": settings_as_json(method),
                 }
                 for name, method in DEFENCES.items()

@@ -64,6 +64,7 @@ class AdversarialSparse(Defence):
     summary: ClassVar[str] = "cross entropy plus a pull towards the sparse answers to adversarial images"
     source: ClassVar[str] = "arXiv 2403.05181"
     needs_normal: ClassVar[bool] = True
+    runs: ClassVar[str] = "a normal teacher; PGD on it; one more answer at each step"
 
     def __post_init__(self) -> None:
         problems = problems_of_numbers([("radius", self.radius, 0), ("step", self.step, 0)])

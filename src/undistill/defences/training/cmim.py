@@ -59,6 +59,7 @@ class CMIM(Defence):
     )
 
     source: ClassVar[str] = "arXiv 2507.00012, in our reading"
+    runs: ClassVar[str] = "nothing beside its own steps, of twice as many images with a second view"
 
     def __post_init__(self) -> None:
         check_settings(

@@ -86,12 +86,14 @@ class Defence(ABC):
         source: paper and, where there is one, official code.
         needs_normal: whether it needs a *normal* teacher, trained with cross entropy: the same architecture, recipe
             and seed, unless one is given.
+        runs: which other networks and passes it runs itself, in words.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     needs_normal: ClassVar[bool] = False
+    runs: ClassVar[str] = "nothing beside its own steps"
 
     @property
     def fine_tuning(self) -> FineTuning | None:

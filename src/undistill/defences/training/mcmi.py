@@ -48,6 +48,7 @@ class MCMI(Defence):
     summary: ClassVar[str] = "no defence but its opposite: CMI at temperature 1 made large"
     source: ClassVar[str] = "arXiv 2401.08732"
     needs_normal: ClassVar[bool] = True
+    runs: ClassVar[str] = "a normal teacher, from which it starts; its class means"
 
     def __post_init__(self) -> None:
         problems = problems_of_numbers([("weight", self.weight, 0)])

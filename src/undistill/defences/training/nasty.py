@@ -54,6 +54,7 @@ class Nasty(Defence):
     summary: ClassVar[str] = "cross entropy minus the divergence from a normal teacher at a high temperature"
     source: ClassVar[str] = "arXiv 2105.07381"
     needs_normal: ClassVar[bool] = True
+    runs: ClassVar[str] = "a normal teacher; its answer at each step"
 
     def __post_init__(self) -> None:
         for kind, name, known in (
