@@ -437,7 +437,23 @@ def tasks_table(records: dict[str, dict[str, Any]]) -> list[str]:
             gap = validation_accuracy(entries[label]) - validation_accuracy(entries[UNDEFENDED])
             row += [f"{value:+z.2f}" for value in (*(largest_leak(entries[label], kind) for kind in QUERY_DATA), gap)]
         lines.append(f"| {' | '.join(row)} |")
-    return lines
+    rule = "accuracy of at least CE's on every task, and then the smallest of the largest leaks with training images"
+    return [*lines, "", f"Picked by the rule ({rule}): `{picked(found)}`."]
+
+
+def picked(found: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """The defence to recommend, by validation images alone.
+
+    Args:
+        found: for each task, its entries by label.
+    """
+    labels = [label for label in found[0] if all(label in entries for entries in found)]
+    accurate = [
+        label
+        for label in labels
+        if all(validation_accuracy(entries[label]) >= validation_accuracy(entries[UNDEFENDED]) for entries in found)
+    ]
+    return min(accurate, key=lambda label: max(largest_leak(entries[label], "train") for entries in found))
 
 
 def validation_accuracy(entry: dict[str, Any]) -> float:

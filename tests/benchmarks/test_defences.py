@@ -7,7 +7,16 @@ import pytest
 from scipy import stats
 
 from benchmarks import defences
-from benchmarks.defences import app, correlations, leak_differences, leak_words, order_table, rank_correlation, slug
+from benchmarks.defences import (
+    app,
+    correlations,
+    leak_differences,
+    leak_words,
+    order_table,
+    picked,
+    rank_correlation,
+    slug,
+)
 from undistill.errors import InputError
 
 FEW = 50  # resamples: enough where an interval is not looked at
@@ -176,6 +185,19 @@ def fake_entry(values, leaks, label="ce"):
 @pytest.fixture
 def few_resamples(monkeypatch):
     monkeypatch.setattr(defences, "RESAMPLES", FEW)
+
+
+def test_what_is_picked_leaks_least_of_those_that_are_as_accurate_as_cross_entropy():
+    def entry(accuracy, train):
+        cells = {"train": [{"attack": "kd", "validation_leak": train}, {"attack": "dist", "validation_leak": -9.0}]}
+        return {"teachers": [{"validation_accuracy": accuracy}], "cells": cells}
+
+    first = {"ce": entry(90, 5.0), "good": entry(90, 1.0), "costly": entry(89, 0.0), "one task": entry(95, 0.0)}
+    second = {"ce": entry(70, 6.0), "good": entry(71, 2.0), "costly": entry(80, 0.0), "elsewhere": entry(90, 0.0)}
+    assert picked([first, second]) == "good"
+    first["uneven"], second["uneven"] = entry(99, -1.0), entry(99, 2.5)
+    assert picked([first, second]) == "good", "the task on which it leaks most counts"
+    assert picked([{"ce": entry(90, 5.0)}]) == "ce"
 
 
 def test_the_correlation_is_that_of_ranks_with_the_largest_leak(few_resamples):
