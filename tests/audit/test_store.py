@@ -65,6 +65,22 @@ def test_an_outcome_is_one_file_under_its_content_hash(where, files):
     assert held["checksum"] == content_hash({"trial": held["trial"], "outcome": held["outcome"]})
 
 
+def test_outcomes_are_fetched_all_at_once(where, monkeypatch):
+    trials = [replace(TRIAL, seed=seed) for seed in range(5)]
+    for trial in trials[:4]:
+        Store(where).write(trial, OUTCOME)
+    damage(where, f"{trials[3].key}.json", b"{")
+    reader, asked = Store(where), []
+    place = type(reader.place)
+    monkeypatch.setattr(place, "read", lambda self, names, read=place.read: asked.append(names) or read(self, names))
+    for _ in range(2):
+        reader.fetch(trials[:3])
+    assert [reader.read(trial) for trial in trials[:3]] == [OUTCOME] * 3
+    assert [len(names) for names in asked] == [3, 0]
+    reader.fetch(trials)
+    assert [trial in reader for trial in trials] == [True, True, True, False, False]
+
+
 def test_a_store_that_was_deleted_between_runs_lacks_everything(where):
     assert Store(where).missing([TRIAL], pytest.fail) == [TRIAL]
     assert list(Store(where).entries()) == []

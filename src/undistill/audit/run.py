@@ -409,6 +409,7 @@ class Plan:
         for size in self.protocol.all_looks:
             chosen = [self._choose(choice, read)[0] for choice in self._choices(undecided)]
             trials = self._seeded(chosen, size)
+            store.fetch(trials)
             if not all(trial in store for trial in trials):
                 return Look(counts, cells, trials)
             counts |= {(place, box.fingerprint): size for place, box in undecided}

@@ -76,6 +76,13 @@ class Store:
                 self._take(name, content)
         return trial.key in self._read
 
+    def fetch(self, trials: Iterable[Trial]) -> None:
+        """Read the outcomes of these trials, as far as they are there: at a URL, all at once takes far less time than
+        one after another."""
+        names = [trial.key + SUFFIX for trial in trials if trial.key not in self._read]
+        for name, content in self.place.read(names).items():
+            self._take(name, content)
+
     def missing(self, trials: Iterable[Trial], note: Callable[[str], None]) -> list[Trial]:
         """The trials, each once, whose outcomes have yet to be made.
 

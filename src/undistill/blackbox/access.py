@@ -16,7 +16,7 @@ from undistill.defences.output.truncation import (
     rounded,
     sums_of_rounded,
 )
-from undistill.errors import InputError
+from undistill.errors import InputError, check_whole
 
 # Rounding that a box which serves k entries may do on top, without being told: half of the second decimal each.
 ROUNDING = 0.005
@@ -95,6 +95,7 @@ class Decimals(Access):
     places: int
 
     def __post_init__(self) -> None:
+        check_whole("the number of decimals", self.places)
         if not 1 <= self.places <= MOST_DECIMALS:
             raise InputError(
                 f"access to {self.places} decimals is not possible; the number of decimals must be 1 to {MOST_DECIMALS}"
@@ -139,6 +140,7 @@ class TopK(Access):
     renormalised: bool = True
 
     def __post_init__(self) -> None:
+        check_whole("k of an access", self.k)
         if self.k < 1:
             raise InputError(f"access to the top {self.k} classes is not possible; k must be at least 1")
 
