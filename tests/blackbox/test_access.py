@@ -105,8 +105,8 @@ def test_exact_zeros_stay_zeros():
     [
         (lambda: Decimals(0), "access to 0 decimals is not possible; the number of decimals must be 1 to 7"),
         (lambda: Decimals(8), "access to 8 decimals"),
-        (lambda: Decimals(2.5), "the number of decimals is 2.5, must be a whole number"),
-        (lambda: TopK(2.5), "k of an access is 2.5, must be a whole number"),
+        (lambda: Decimals(True), "the number of decimals is True, must be a whole number"),
+        (lambda: TopK(True), "k of an access is True, must be a whole number"),
         (lambda: TopK(0), "access to the top 0 classes is not possible; k must be at least 1"),
         (lambda: TopK(11).check(10), "access 'top-k:11' keeps 11 classes, but there are 10; k must be 1 to 10"),
         (lambda: TopK(11, renormalised=False).check(10), "access 'top-k-raw:11' keeps 11 classes"),
