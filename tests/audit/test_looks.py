@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.calibration import World, number_of_cells
 from undistill.attacks import DKD, KD, NKD
 from undistill.audit import Outcome, Protocol, Store, Trial, audit, judge
 from undistill.audit.run import Plan
 from undistill.audit.trial import pack_bits
-from undistill.tasks import FreshImages, TrainingImages, load_task
+from undistill.tasks import FreshImages, Split, Task, TrainingImages, load_task
 from undistill.training import Recipe
 
 LOOKS = (3, 6, 12)
@@ -173,3 +174,17 @@ def test_cells_of_one_attack_are_told_apart_by_their_images(sequential):
     assert [cell.outcome for cell in found] == [Outcome.LEAKS, Outcome.TOO_WEAK]
     found = judge(cells, margin=0.5, alpha=0.025, weak=frozenset({("kd", "student", "train")}), looks=LOOKS)
     assert [cell.outcome for cell in found] == [Outcome.LEAKS, Outcome.NO_LEAK_FOUND]
+
+
+def test_trials_of_another_precision_have_other_names(monkeypatch, counting_box):
+    """So a store that machines with and without bfloat16 share never takes the one for the other."""
+    blank = Split(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4) % 2)
+    task = Task("blank", ("a", "b"), blank, blank, blank)
+    protocol = Protocol(("mlp-4",), Recipe(epochs=1), ((KD(1.0), KD(4.0)),), (0.1,), (0.1,))
+    found = {}
+    for able in (False, True):
+        monkeypatch.setattr("undistill.training.recipe.has_bfloat16", lambda device, able=able: able)
+        trials = Plan(task, protocol, [counting_box]).tuning()
+        assert {trial.recipe.precision for trial in trials} == {"bfloat16" if able else "float32"}
+        found[able] = {trial.key for trial in trials}
+    assert not found[False] & found[True]
