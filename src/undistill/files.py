@@ -18,6 +18,8 @@ import numpy as np
 
 from undistill.errors import InputError
 
+STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that a reader, or a crash at any moment, sees all of it or nothing.

@@ -27,13 +27,17 @@ class Listed(NamedTuple):
 class Place(ABC):
     """Where files lie. Names that begin with a dot are those of files that are still being written."""
 
-    @abstractmethod
     def list(self) -> dict[str, Listed]:
         """All whole files by name; empty where the place does not exist yet."""
+        return {name: listed for name, listed in self._found().items() if not name.startswith(".")}
 
-    @abstractmethod
     def unfinished(self) -> dict[str, Listed]:
         """Outcomes by name that are being written, or that a killed writer has left."""
+        return {name: listed for name, listed in self._found().items() if UNFINISHED.fullmatch(name)}
+
+    @abstractmethod
+    def _found(self) -> dict[str, Listed]:
+        """All files by name, hidden ones included."""
 
     @property
     @abstractmethod
@@ -67,15 +71,9 @@ class LocalPlace(Place):
 
     folder: Path
 
-    def list(self) -> dict[str, Listed]:
-        return self._found("[!.]*")
-
-    def unfinished(self) -> dict[str, Listed]:
-        return {name: listed for name, listed in self._found(".*").items() if UNFINISHED.fullmatch(name)}
-
-    def _found(self, pattern: str) -> dict[str, Listed]:
+    def _found(self) -> dict[str, Listed]:
         found = {}
-        for path in self.folder.glob(pattern):
+        for path in self.folder.glob("*"):
             try:
                 status = path.stat()
             except FileNotFoundError:  # removed by another process since it was listed
@@ -136,12 +134,6 @@ class RemotePlace(Place):
             ) from error
         object.__setattr__(self, "_files", files)
         object.__setattr__(self, "_root", root.rstrip("/"))
-
-    def list(self) -> dict[str, Listed]:
-        return {name: listed for name, listed in self._found().items() if not name.startswith(".")}
-
-    def unfinished(self) -> dict[str, Listed]:
-        return {name: listed for name, listed in self._found().items() if UNFINISHED.fullmatch(name)}
 
     def _found(self) -> dict[str, Listed]:
         self._files.invalidate_cache(self._root)  # other machines write, too

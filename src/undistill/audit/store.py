@@ -11,10 +11,9 @@ from typing import Any
 from undistill.audit.places import Listed, Place, place_at
 from undistill.audit.trial import OUTCOME_FORMAT, Trial
 from undistill.errors import InputError
-from undistill.files import content_hash
+from undistill.files import STALE, content_hash
 
 SUFFIX, DAMAGED = ".json", ".damaged"
-STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ class Store:
 
     def __contains__(self, trial: Trial) -> bool:
         """Whether there is an outcome that can be used; a damaged file is none."""
-        if trial.key not in self._read:
-            name = trial.key + SUFFIX
-            for content in self.place.read([name]).values():
-                self._take(name, content)
+        self.fetch([trial])
         return trial.key in self._read
 
     def fetch(self, trials: Iterable[Trial]) -> None:

@@ -22,14 +22,13 @@ from torch import Tensor
 from undistill.blackbox.box import QUERY_BATCH, BlackBox
 from undistill.blackbox.queries import Page
 from undistill.errors import InputError
-from undistill.files import content_hash, write_atomic
+from undistill.files import STALE, content_hash, write_atomic
 from undistill.tasks import StrongView, Task, View
 
 ANSWER_SPACE = 20 * 2**30
 LOCKS = 64  # files by which processes wait for each other: two pages may share one, which costs a wait and no more
 WRITERS = 8  # processes that fill up a folder together, unless more are told
 HEADROOM = 1 / 16  # of the space, that is free again after pages were removed
-STALE = 3600.0  # seconds after which a file that is still being written is one that a killed process has left
 
 
 class SharedAnswers(ABC):

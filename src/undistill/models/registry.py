@@ -11,12 +11,13 @@ from torch import nn
 from undistill.errors import InputError, unknown_name
 from undistill.models.embedded import ConvNet, perceptron
 from undistill.models.external import imported_model, timm_model
+from undistill.models.imports import import_callable
 from undistill.models.mobilenet import mobilenetv2
 from undistill.models.resnet import BasicBlock, Bottleneck, cifar_resnet, imagenet_resnet
 from undistill.models.shufflenet import shufflenetv2
 from undistill.models.vgg import vgg
 from undistill.models.wrn import wide_resnet
-from undistill.source import code_hash
+from undistill.source import callable_code
 
 _IMAGE = ("channels", "height", "width")
 _SIGNAL = ("channels", "length")
@@ -79,7 +80,8 @@ def build(architecture: str, *, num_classes: int, input_shape: tuple[int, ...]) 
 
 
 def architecture_code(architecture: str) -> str | None:
-    """A hash of the code behind a network of one's own; None for one that comes with this package or with timm.
+    """A hash of the code behind a network of one's own (see ``source.callable_code``); None for one that comes
+    with this package or another library.
 
     Args:
         architecture: as for :func:`build`, which has built it before.
@@ -88,7 +90,8 @@ def architecture_code(architecture: str) -> str | None:
     True
     """
     module, colon, _ = architecture.partition(":")
-    return code_hash(module) if colon and module != "timm" and module in sys.modules else None
+    own = colon and module != "timm" and module in sys.modules
+    return callable_code(import_callable(architecture)) if own else None
 
 
 def _check_shape(architecture: str, info: ModelInfo, input_shape: tuple[int, ...]) -> None:
