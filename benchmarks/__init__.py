@@ -13,6 +13,7 @@ from benchmarks.packing import packing
 from benchmarks.plain_way import plain_way
 from benchmarks.precision import precision
 from benchmarks.running import running
+from benchmarks.serving import serving
 from benchmarks.spectrum import spectrum
 from benchmarks.step import step
 from benchmarks.throughput import throughput
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "packing": packing,
     "plain-way": plain_way,
     "running": running,
+    "serving": serving,
 }
 
 __all__ = ["BENCHMARKS", "Figure"]

@@ -7,7 +7,8 @@ The rooms, from the ground up:
 - ``tasks``, ``models``, ``attacks``, ``defences``: data, networks, and the methods on both sides;
 - ``blackbox``, ``training``: what an outsider sees; the one training loop;
 - ``audit``: from a teacher to a verdict;
-- ``report``, ``cli``: what people look at.
+- ``report``, ``serve``: what people look at; a teacher behind a URL;
+- ``cli``: the commands.
 """
 
 from importlib.metadata import version

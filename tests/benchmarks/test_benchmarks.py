@@ -33,6 +33,7 @@ TOY_SIZES = {
         "epochs": 1,
         "repeats": 2,
     },
+    "serving": {"classes": 3, "images": 4, "repeats": 2},
     "running": {"trials": 100, "student": "mlp-4", "epochs": 1, "seeds": 2, "repeats": 2},
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 
 from undistill.attacks import AccessKind
 from undistill.defences.output import (
@@ -23,6 +24,7 @@ from undistill.defences.output import (
     ReverseSigmoid,
 )
 from undistill.errors import InputError
+from undistill.settings import settings_of
 
 WITH_SURROGATE = (MAD(distance=0.9), NoiseTransition(kept=0.7))
 # Every registered defence with its defaults, and other settings of some.
@@ -107,6 +109,23 @@ def test_is_a_frozen_value_that_describes_itself(defence):
     assert defence.normalised == (defence.sums(10) == (1.0, 1.0))
     assert all(isinstance(value, bool) for value in (defence.keeps_top1, defence.idempotent, defence.normalised))
     json.dumps(transform(defence, 5).facts(), allow_nan=False)
+
+
+@every_defence
+@pytest.mark.parametrize("classes", [2, 5])
+def test_what_it_learnt_is_saved_and_restored_to_the_bit(defence, classes):
+    learnt = transform(defence, classes)
+    if isinstance(defence, MAD) and defence in WITH_SURROGATE:
+        with pytest.raises(InputError, match="cannot be saved, for it asks the surrogate about every image"):
+            learnt.state()
+        return
+    settings_in_a_file = json.loads(json.dumps(settings_of(defence)))
+    again = type(defence)(**settings_in_a_file)
+    assert again == defence
+    restored = again.restore(load(save(learnt.state())))
+    rows, images = draw(7, 40, classes)
+    assert torch.equal(restored.apply(rows, images), learnt.apply(rows, images))
+    assert restored.facts() == learnt.facts()
 
 
 @every_defence

@@ -10,20 +10,35 @@ from undistill.blackbox.check import (
     Steadiness,
     check_black_box,
 )
-from undistill.blackbox.defended import DefendedBlackBox, defend
+from undistill.blackbox.defended import DefendedBlackBox
+from undistill.blackbox.defending import defend
 from undistill.blackbox.facts import AnswerFacts, answer_facts
 from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
 from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions, stream_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
+from undistill.blackbox.remote import (
+    ANSWERS_PATH,
+    MODEL_PATH,
+    TENSORS_PATH,
+    TENSORS_TYPE,
+    RemoteBlackBox,
+    is_url,
+    unpack_images,
+)
+from undistill.blackbox.saved import check_new, is_defended, load_defended, save_defended
 from undistill.blackbox.validate import check_log_probs, log_probs_of_probabilities
 
 __all__ = [
+    "ANSWERS_PATH",
     "ANSWER_SPACE",
     "ANSWER_TOLERANCE",
     "CHECKED_IMAGES",
     "FULL",
+    "MODEL_PATH",
     "PROBE_IMAGES",
     "REPEAT_TOLERANCE",
+    "TENSORS_PATH",
+    "TENSORS_TYPE",
     "Access",
     "AnswerCache",
     "AnswerFacts",
@@ -39,6 +54,7 @@ __all__ = [
     "Predictions",
     "Queries",
     "QueryPlan",
+    "RemoteBlackBox",
     "SharedAnswers",
     "Steadiness",
     "TeacherLike",
@@ -46,11 +62,17 @@ __all__ = [
     "answer_facts",
     "check_black_box",
     "check_log_probs",
+    "check_new",
     "defend",
+    "is_defended",
     "is_predictions_file",
+    "is_url",
+    "load_defended",
     "log_probs_of_probabilities",
     "open_black_box",
     "page_images",
     "read_predictions",
+    "save_defended",
     "stream_predictions",
+    "unpack_images",
 ]

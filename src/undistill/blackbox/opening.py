@@ -8,6 +8,8 @@ from torch import Tensor
 
 from undistill.blackbox.access import FULL, Access
 from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
+from undistill.blackbox.remote import RemoteBlackBox, is_url
+from undistill.blackbox.saved import is_defended, load_defended
 from undistill.errors import InputError
 from undistill.models import Classifier, import_callable, load_checkpoint
 
@@ -27,46 +29,64 @@ def open_black_box(
     """Turn what a user calls a teacher into a black box for a task.
 
     Args:
-        teacher: a checkpoint folder, ``package.module:callable``, a classifier, any callable, or a black box.
+        teacher: a checkpoint folder, a folder of ``undistill defend``, the URL of an ``undistill serve``,
+            ``package.module:callable``, a classifier, any callable, or a black box.
         class_names: the task's classes.
         probe: a few of the task's images, float in [0, 1].
         access: what the black box lets through, whether the teacher limits its answers so by itself (an API that
             serves rounded probabilities, or the k largest) or gives full ones, which are then limited here.
-        name: what reports call it; by default the name of the folder, the architecture, the function or the class.
+        name: what reports call it; by default the name of the folder, host and port, the architecture, the function or
+            the class.
         trust_import_path: let a checkpoint import and run the code that it names (see :func:`load_checkpoint`).
 
     Raises:
-        InputError: no such folder or callable, or a teacher of another class count, class order or input shape than
-            the task; an access with more classes than there are, or another one than a black box has already; an access
-            on top of output defences that leave out a part of the answer.
+        InputError: no such folder, server or callable, or a teacher of another class count, class order or input shape
+            than the task; an access with more classes than there are, or another one than a black box has already; an
+            access on top of output defences that leave out a part of the answer.
     """
     access.check(len(class_names))
     if isinstance(teacher, BlackBox):
         return _limited(teacher, access)
+    if isinstance(teacher, str) and is_url(teacher):
+        remote = RemoteBlackBox(teacher, class_names, probe, access)
+        remote.name = name or remote.name
+        return _limited(remote, access)
     if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
         name, teacher = name or teacher, import_callable(teacher)
     if isinstance(teacher, str | Path):
         path = Path(teacher)
+        if is_defended(path):
+            served = load_defended(path, name=name, trust_import_path=trust_import_path)
+            own = served.undefended
+            assert isinstance(own, LocalBlackBox)
+            _check_fits(own.name, own.classifier, class_names, probe)
+            return _limited(served, access)
         name, teacher = name or path.resolve().name, load_checkpoint(path, trust_import_path=trust_import_path)
     if isinstance(teacher, Classifier):
         name = name or teacher.architecture
-        if teacher.num_classes != len(class_names):
-            raise InputError(
-                f"teacher {name!r} has {teacher.num_classes} classes, the task has {len(class_names)}; "
-                "choose the task (and its classes) that the teacher was trained for"
-            )
-        if sorted(teacher.class_names) == sorted(class_names) and tuple(teacher.class_names) != class_names:
-            raise InputError(
-                f"teacher {name!r} has the task's classes in another order ({', '.join(teacher.class_names[:3])}, ... "
-                f"and not {', '.join(class_names[:3])}, ...); choose the task's classes in the teacher's order"
-            )
-        if teacher.input_shape != tuple(probe.shape[1:]):
-            raise InputError(
-                f"teacher {name!r} takes inputs of shape {teacher.input_shape}, the task has {tuple(probe.shape[1:])}"
-            )
+        _check_fits(name, teacher, class_names, probe)
         return _limited(LocalBlackBox(name, teacher), access)
     name = name or str(getattr(teacher, "__name__", type(teacher).__name__))
     return _limited(CallableBlackBox(name, teacher, len(class_names), probe, access), access)
+
+
+def _check_fits(
+    name: str, classifier: Classifier, class_names: tuple[str, ...], probe: Float[Tensor, "n *shape"]
+) -> None:
+    if classifier.num_classes != len(class_names):
+        raise InputError(
+            f"teacher {name!r} has {classifier.num_classes} classes, the task has {len(class_names)}; "
+            "choose the task (and its classes) that the teacher was trained for"
+        )
+    if sorted(classifier.class_names) == sorted(class_names) and tuple(classifier.class_names) != class_names:
+        raise InputError(
+            f"teacher {name!r} has the task's classes in another order ({', '.join(classifier.class_names[:3])}, ... "
+            f"and not {', '.join(class_names[:3])}, ...); choose the task's classes in the teacher's order"
+        )
+    if classifier.input_shape != tuple(probe.shape[1:]):
+        raise InputError(
+            f"teacher {name!r} takes inputs of shape {classifier.input_shape}, the task has {tuple(probe.shape[1:])}"
+        )
 
 
 def _limited(box: BlackBox, access: Access) -> BlackBox:

@@ -41,6 +41,7 @@ from undistill.cli.options import (
     TaskOptions,
     Whole,
 )
+from undistill.cli.serving import defend, say_defences, serve
 from undistill.cli.stores import store
 from undistill.cli.watch import TerminalWatcher, show_training
 from undistill.defences.training import DEFENCES, CrossEntropy
@@ -206,9 +207,8 @@ def measure(
     Parameters
     ----------
     teacher: list[str]
-        A checkpoint folder or package.module:callable; or files, as they are or as a quoted pattern: .npz or .parquet
-        with `labels` and one of `log_probs`, `probs`, `logits`, and .safetensors of --save. Files take no --task, all
-        else needs it.
+        A teacher, named as for `audit`; or files, as they are or as a quoted pattern: .npz or .parquet with `labels`
+        and one of `log_probs`, `probs`, `logits`, and .safetensors of --save. Files take no --task, all else needs it.
     split: Literal["train", "validation", "test"]
         Which of the task's images to ask about.
     powers: tuple[float, ...]
@@ -275,7 +275,7 @@ def measure(
     console.print(spectrum_table({found.name: (found.accuracy, spectrum)}))
     if len(found.sources) > 1:
         console.print(f"{found.n:,} answers of {len(found.sources)} sources.", style="dim", highlight=False)
-    _say_defences(console, found.output_defences)
+    say_defences(console, found.output_defences)
     console.print(
         "Accuracy in percent. CMI(a) in nats, its maximum over the powers, and where; T^2 CMI(1/T) at T = 4 and 20; "
         "and half the within-class variance of the logits, its limit for high T. What teaches nothing has all of "
@@ -310,17 +310,6 @@ def _say_flags(console: Console, result: Audit) -> None:
         )
 
 
-def _say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
-    """A line about each output defence: its settings, and what it learnt."""
-    for defence in defences:
-        learnt = ", ".join(
-            f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
-            for name, value in defence["learnt"].items()
-        )
-        words = f"Served behind {defence['words']}{f': {learnt}' if learnt else ''}."
-        console.print(words, style="dim", highlight=False, markup=False)
-
-
 @app.command
 def utility(
     teacher: list[str],
@@ -341,7 +330,7 @@ def utility(
     Parameters
     ----------
     teacher: list[str]
-        Checkpoint folders, or package.module:callable of anything that maps images in [0, 1] to answers.
+        Teachers, named as for `audit`.
     against: list[str]
         What the others are compared with: a teacher, or several seeds of one training. By default those of TEACHER
         that were trained with cross entropy.
@@ -360,11 +349,12 @@ def utility(
         check_split(box, data)
         return box
 
-    boxes, plain = [opened(named) for named in teacher], [opened(named) for named in against or []]
     around = (defences or OutputDefenceOptions()).around
-    served = [around(box, data, trust_import_path=trust_import_path) for box in boxes]
-    defended = [box for box in served if isinstance(box, BlackBox) and box.undefended is not box]
-    plan = plan_comparison([*boxes, *defended], against=plain)
+    served = [around(opened(named), data, trust_import_path=trust_import_path) for named in teacher]
+    boxes = [box for box in served if isinstance(box, BlackBox)]
+    defended = [box for box in boxes if box.undefended is not box]
+    plain = [opened(named) for named in against or []]
+    plan = plan_comparison([*(box.undefended for box in boxes), *defended], against=plain)
     if plot is not None:
         check_trade_off(plan, plot)
     with Console(stderr=True).status("") as status:
@@ -430,7 +420,8 @@ def audit(
     Parameters
     ----------
     teacher: list[str]
-        Checkpoint folders, or package.module:callable of anything that maps images in [0, 1] to answers.
+        Checkpoint folders, folders of `undistill defend`, URLs of `undistill serve`, or package.module:callable of
+        anything that maps images in [0, 1] to answers.
     out: Path
         Folder of results and finished trials.
     protocol: Literal["quick", "standard", "plus"]
@@ -543,7 +534,7 @@ def audit(
         console.print(cost_line(result), highlight=False, markup=False)
         console.print()
         console.print(threat_card_table(result), style="dim")
-        _say_defences(console, result.teacher.output_defences)
+        say_defences(console, result.teacher.output_defences)
         _say_flags(console, result)
         console.print()
         console.print(f"Details: {_result_path(out, audits, result)}", highlight=False, markup=False, soft_wrap=True)
@@ -615,7 +606,7 @@ def attack(
     Parameters
     ----------
     teacher: str
-        A checkpoint folder, or package.module:callable of anything that maps images in [0, 1] to answers.
+        A teacher, named as for `audit`.
     attack: str
         NAME or NAME:FIELD=VALUE,... (see: undistill list attacks).
     out: Path
@@ -718,6 +709,8 @@ def demo(*, out: Path = Path("demo-out"), workers: Whole | None = None) -> int:
     return 0
 
 
+app.command(defend)
+app.command(serve)
 app.command(store)
 
 

@@ -3,12 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
 from undistill.audit import RayCluster
-from undistill.blackbox import ANSWER_SPACE, Access, Queries, TeacherLike, defend
+from undistill.blackbox import (
+    ANSWER_SPACE,
+    PROBE_IMAGES,
+    Access,
+    Queries,
+    TeacherLike,
+    defend,
+    is_defended,
+    open_black_box,
+)
 from undistill.blackbox.queries import QueryMode
 from undistill.cli.methods import parse_access, parse_data, parse_method
 from undistill.defences.output import OUTPUT_DEFENCES
@@ -89,11 +99,18 @@ class OutputDefenceOptions:
     "Checkpoint that stands for the attacker's student, for the defences that can make use of one."
 
     def around(self, teacher: TeacherLike, task: Task, *, trust_import_path: bool) -> TeacherLike:
-        """The teacher behind the defences; without any, as it is."""
+        """The teacher behind the defences, or behind those that it was saved with; without any, as it is."""
         texts = self.output_defence or []
         if not texts:
             if self.surrogate is not None:
                 raise InputError("--surrogate is for an output defence; add --output-defence NAME, or leave it out")
+            if isinstance(teacher, str | Path) and is_defended(Path(teacher)):
+                return open_black_box(
+                    teacher,
+                    class_names=task.class_names,
+                    probe=task.validation.images[:PROBE_IMAGES].float().div(255),
+                    trust_import_path=trust_import_path,
+                )
             return teacher
         defences = [parse_method("output defence", OUTPUT_DEFENCES, text) for text in texts]
         return defend(teacher, defences, task, surrogate=self.surrogate, trust_import_path=trust_import_path)

@@ -1,6 +1,7 @@
 """APGP: answers perturbed by a small network that learns to move them far while the decision stays."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -110,6 +111,10 @@ class APGP(OutputDefence):
         share = changed_share(_logits(probabilities(some), learnt), some.argmax(1))
         return _Perturbed(learnt, share)
 
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
+        layers = tuple((state[f"{layer}.weight"], state[f"{layer}.bias"]) for layer in range(LAYERS + 1))
+        return _Perturbed(layers, state["changed"].item())
+
     def loss(
         self, log_probs: Float[Tensor, "n classes"], decision: Int64[Tensor, "n"], layers: Layers
     ) -> Float[Tensor, "n"]:
@@ -136,6 +141,14 @@ class _Perturbed(Transform):
 
     def facts(self) -> dict[str, Any]:
         return {"decisions_changed_by_network": self.changed}
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {
+            f"{layer}.{name}": tensor
+            for layer, tensors in enumerate(self.layers)
+            for name, tensor in zip(("weight", "bias"), tensors, strict=True)
+        }
+        return parts | {"changed": torch.tensor(self.changed, dtype=torch.float64)}
 
 
 def _layers(widths: list[int], generator: torch.Generator) -> Layers:

@@ -1,5 +1,6 @@
 """Centroid serving: every image of a predicted class has the same answer, the mean of that class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +54,9 @@ class CentroidServing(OutputDefence):
             first(means.log().float(), torch.arange(classes)), tuple((counts[:, 0] == 0).nonzero()[:, 0].tolist())
         )
 
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
+        return _OfPredictedClass(state["centroids"], tuple(state["never_predicted"].tolist()))
+
 
 @dataclass(frozen=True, eq=False)
 class _OfPredictedClass(Transform):
@@ -66,3 +70,6 @@ class _OfPredictedClass(Transform):
 
     def facts(self) -> dict[str, Any]:
         return {"never_predicted": list(self.never_predicted)} if self.never_predicted else {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"centroids": self.centroids, "never_predicted": torch.tensor(self.never_predicted, dtype=torch.int64)}

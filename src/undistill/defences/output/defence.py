@@ -1,7 +1,7 @@
 """What every output defence is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -66,6 +66,14 @@ class Transform(ABC):
         """What a report should say about what was learnt, as JSON."""
         return {}
 
+    def state(self) -> dict[str, Tensor]:
+        """What was learnt, from which :meth:`OutputDefence.restore` makes the same transform again, to the bit.
+
+        Raises:
+            InputError: it cannot be saved.
+        """
+        raise InputError(f"{type(self).__name__} cannot be saved: its class has no state()")
+
 
 class OutputDefence(ABC):
     """A defence that changes answers and not the teacher; a frozen dataclass whose fields are its settings.
@@ -103,6 +111,15 @@ class OutputDefence(ABC):
     def set_up(self, own: OwnData) -> Transform:
         """The transform for one teacher. What has nothing to learn ignores ``own``."""
 
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
+        """The transform that :meth:`set_up` once made, from its :meth:`~Transform.state`.
+
+        Raises:
+            KeyError: a part of the state is missing.
+            InputError: it cannot be saved.
+        """
+        raise InputError(f"{self.name} cannot be restored: its class has no restore()")
+
     def sums(self, num_classes: int) -> tuple[float, float]:
         """The least and the largest sum that a row of served probabilities may have."""
         return 1.0, 1.0
@@ -126,4 +143,10 @@ class FixedDefence(OutputDefence, Transform):
     learns = False
 
     def set_up(self, own: OwnData) -> Transform:
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
         return self

@@ -1,6 +1,6 @@
 """MAD, prediction poisoning: answers that turn the gradient of whoever learns from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,6 +91,9 @@ class MAD(OutputDefence):
             surrogate_log_probs(own.surrogate, own.images[:1].float().div(255), own.log_probs.shape[1], self.name)
         return _Turned(self.distance, self.keeps_top1, own.surrogate)
 
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
+        return _Turned(self.distance, self.keeps_top1, None)
+
 
 @dataclass(frozen=True)
 class _Turned(Transform):
@@ -111,6 +114,13 @@ class _Turned(Transform):
         if not self.keeps_top1:
             return logarithms(served, log_probs)
         return first(logarithms(drawn_back(served, probs, decision), log_probs), decision)
+
+    def state(self) -> dict[str, Tensor]:
+        if self.surrogate is not None:
+            raise InputError(
+                "mad with a surrogate cannot be saved, for it asks the surrogate about every image; leave it out"
+            )
+        return {}
 
 
 def angular_deviation(

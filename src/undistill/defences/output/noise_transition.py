@@ -1,5 +1,6 @@
 """A learned noise transition matrix: answers pass through one matrix, the same for all of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -111,6 +112,9 @@ class NoiseTransition(OutputDefence):
         share = changed_share(probabilities(own.log_probs) @ matrix, own.log_probs.argmax(1))
         return Mixed(matrix, self.keeps_top1, share)
 
+    def restore(self, state: Mapping[str, Tensor]) -> "Mixed":
+        return Mixed(state["matrix"], self.keeps_top1, state["changed"].item())
+
     def matrix(self, scores: Float[Tensor, "classes classes"]) -> Float[Tensor, "classes classes"]:
         """T, where R is the softmax of ``scores`` by rows."""
         return self.kept * torch.eye(len(scores), dtype=scores.dtype) + (1 - self.kept) * torch.softmax(scores, 1)
@@ -142,6 +146,9 @@ class Mixed(Transform):
 
     def facts(self) -> dict[str, Any]:
         return {"decisions_changed_by_matrix": self.changed}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"matrix": self.matrix, "changed": torch.tensor(self.changed, dtype=torch.float64)}
 
 
 def _features(own: OwnData) -> Float64[Tensor, "n columns"]:

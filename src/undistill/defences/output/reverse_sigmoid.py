@@ -1,7 +1,7 @@
 """Reverse sigmoid: what is likely is served as less likely, and the other way round."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -99,6 +99,9 @@ class ReverseSigmoid(OutputDefence):
         own.check_enough(self.name)
         return _ReverseSigmoid(self._chosen(own.log_probs), self.gamma)
 
+    def restore(self, state: Mapping[str, Tensor]) -> Transform:
+        return _ReverseSigmoid(state["beta"].item(), self.gamma)
+
     def _chosen(self, log_probs: Float[Tensor, "n classes"]) -> float:
         rows = log_probs[:: -(-len(log_probs) // ROWS)]
         probs, predicted, lean = probabilities(rows), rows.argmax(1), _lean(rows, self.gamma)
@@ -148,6 +151,9 @@ class _ReverseSigmoid(Transform):
 
     def facts(self) -> dict[str, Any]:
         return {"beta": self.beta}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"beta": torch.tensor(self.beta, dtype=torch.float64)}
 
 
 def reverse_sigmoid(log_probs: Float[Tensor, "n classes"], beta: float, gamma: float) -> Float64[Tensor, "n classes"]:

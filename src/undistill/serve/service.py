@@ -1,0 +1,259 @@
+"""The application: what can be asked of a teacher over HTTP, and how much of it."""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor
+
+from undistill.blackbox import (
+    ANSWERS_PATH,
+    MODEL_PATH,
+    TENSORS_PATH,
+    TENSORS_TYPE,
+    BlackBox,
+    unpack_images,
+)
+from undistill.blackbox.box import QUERY_BATCH
+from undistill.errors import InputError, check_whole, require
+from undistill.serve.clients import Clients
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MAX_IMAGES = 256
+CHARACTERS = 32  # of a number in JSON at most, with what stands around it
+
+
+class Meter:
+    """How many images each client may ask about.
+
+    Args:
+        rates: such as ``1000/minute`` or ``50000/year``, all of which hold; none is no limit.
+        store: where counts are kept, as the library ``limits`` names it: ``memory://`` for this process alone,
+            ``redis://HOST:PORT`` to share them among servers and to keep them over restarts.
+
+    Raises:
+        InputError: a rate or a store that cannot be understood, or a store that cannot be reached.
+        MissingExtraError: the library is not installed.
+
+    Example:
+        >>> meter = Meter(["3/minute"])
+        >>> meter.seconds_to_wait("ann", 2), meter.seconds_to_wait("ann", 1), meter.seconds_to_wait("ann", 1) > 0
+        (0.0, 0.0, True)
+
+    Images are counted, not requests: a request can hold many. Windows are fixed, so up to twice as many images pass
+    around the end of one.
+    """
+
+    def __init__(self, rates: Sequence[str] = (), store: str = "memory://") -> None:
+        limits = require("limits", "serve")
+        self._lock = threading.Lock()
+        self.words = " and ".join(rates)
+        self.rates: list[Any] = []
+        for rate in rates:
+            try:
+                self.rates += limits.parse_many(rate)
+            except ValueError as error:
+                raise InputError(
+                    f"rate {rate!r} is none; write it as 1000/minute, 20000/day or 100/10 seconds"
+                ) from error
+        for item in self.rates:
+            if item.amount < 1:
+                raise InputError(f"rate '{item}' lets nothing through; allow at least 1 image")
+        try:
+            storage = require("limits.storage", "serve").storage_from_string(store)
+            reached = storage.check()
+        except Exception as error:  # each kind of storage has its own
+            raise InputError(
+                f"the store of rates {store!r} cannot be used ({' '.join(str(error).split())}); name memory:// or "
+                "redis://HOST:PORT"
+            ) from error
+        if not reached:
+            raise InputError(f"the store of rates {store!r} does not answer; see that it is running")
+        self._limiter = require("limits.strategies", "serve").FixedWindowRateLimiter(storage)
+
+    def seconds_to_wait(self, client: str, images: int) -> float:
+        """Count the images of a request and return 0; or, if they are too many now, count nothing and return how long
+        to wait until they may be asked about."""
+        with self._lock:
+            full = [item for item in self.rates if not self._limiter.test(item, client, cost=images)]
+            if full:
+                ends = [self._limiter.get_window_stats(item, client).reset_time for item in full]
+                return max(1.0, max(ends) - time.time())
+            for item in self.rates:
+                self._limiter.hit(item, client, cost=images)
+        return 0.0
+
+
+def create_app(
+    box: BlackBox,
+    *,
+    class_names: tuple[str, ...],
+    input_shape: tuple[int, ...],
+    name: str = "teacher",
+    clients: Clients = Clients({}),  # noqa: B008 (frozen)
+    meter: Meter | None = None,
+    max_images: int = MAX_IMAGES,
+) -> "FastAPI":
+    """A FastAPI application that answers as a black box does.
+
+    ``GET /v1/model`` says what is served, ``POST /v1/answers`` answers JSON with JSON, and
+    ``POST /v1/answers.safetensors`` answers float32 or uint8 tensors with log-probabilities, bit for bit those of the
+    box. Errors are JSON with a sentence under ``detail``.
+
+    Args:
+        box: what answers: a teacher with everything that is set around it (output defences, an access policy).
+        class_names: of its classes.
+        input_shape: of one image.
+        name: what clients are told. It need not say which defences there are.
+        clients: who may ask; by default everybody.
+        meter: how much each may ask; by default without a limit.
+        max_images: in one request.
+
+    Raises:
+        InputError: ``max_images`` is not a whole number from 1 on.
+        MissingExtraError: FastAPI is not installed.
+
+    Example:
+        >>> from undistill.blackbox import LocalBlackBox
+        >>> from undistill.models import make_classifier
+        >>> teacher = make_classifier(
+        ...     "mlp-4", class_names=("a", "b"), input_shape=(1, 2, 2), mean=(0.0,), std=(1.0,), seed=0
+        ... )
+        >>> app = create_app(LocalBlackBox("mlp", teacher), class_names=("a", "b"), input_shape=(1, 2, 2))
+        >>> "/v1/answers" in app.openapi()["paths"]
+        True
+    """
+    require("fastapi", "serve")
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+
+    check_whole("the number of images in a request", max_images)
+    if max_images < 1:
+        raise InputError(f"a request may hold {max_images} images, must be at least 1")
+    meter = meter or Meter()
+    most = min([max_images, *(item.amount for item in meter.rates)])
+    one_at_a_time = threading.Lock()  # PyTorch uses all cores for one batch
+    longest = max_images * math.prod(input_shape) * CHARACTERS + 4096
+
+    def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
+        return HTTPException(status, detail, headers)
+
+    def client_of(request: Request) -> str:
+        """Who asks, once it is known that he may and that his request is not too long to be read."""
+        address = request.client.host if request.client else "unknown"
+        client = clients.named(request.headers.get("Authorization"), address)
+        if client is None:
+            raise refuse(
+                401, "no valid key; send the header 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
+            )
+        length = request.headers.get("Content-Length")
+        if length is None:
+            raise refuse(411, "the request does not say how long it is; send the header Content-Length")
+        if int(length) > longest:
+            raise refuse(
+                413, f"{int(length):,} bytes are more than a request may have; ask about at most {max_images} images"
+            )
+        return client
+
+    def answer(images: Float[Tensor, "..."], client: str) -> Float[Tensor, "n classes"]:
+        expected = ("n", *input_shape)
+        if images.ndim == 0 or tuple(images.shape[1:]) != tuple(input_shape) or len(images) == 0:
+            raise refuse(422, f"images have shape {tuple(images.shape)}, must have ({', '.join(map(str, expected))})")
+        outside = ~((images >= 0) & (images <= 1)).flatten(1).all(1)  # NaN is outside, too
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise refuse(422, f"image {first} holds values that are not in [0, 1]; divide bytes by 255")
+        if len(images) > most:
+            raise refuse(413, f"{len(images)} images in one request, may be at most {most}; ask about fewer at once")
+        wait = meter.seconds_to_wait(client, len(images))
+        if wait:
+            raise refuse(
+                429,
+                f"{client!r} may ask about {meter.words} images",
+                {"Retry-After": str(math.ceil(wait))},
+            )
+        with one_at_a_time:
+            return torch.cat([box.log_probs(part).cpu() for part in images.split(QUERY_BATCH)])
+
+    app = FastAPI(
+        title=name,
+        summary="A classifier.",
+        version="1",
+        docs_url=None,
+        redoc_url=None,  # pages that load from elsewhere
+    )
+
+    @app.get(MODEL_PATH, summary="What is served")
+    def model() -> dict[str, Any]:
+        return {
+            "name": name,
+            "classes": list(class_names),
+            "input_shape": list(input_shape),
+            "access": box.access,
+            "sentence": box.policy.sentence,
+            "max_images": most,
+        }
+
+    async def content_of(request: Request) -> tuple[bytes, str]:
+        client = client_of(request)
+        return await request.body(), client
+
+    read = Depends(content_of)
+
+    def said(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+    numbers = {"type": "array", "description": f"n images of shape {list(input_shape)}, values in [0, 1]", "items": {}}
+    json_body = said("application/json", {"type": "object", "properties": {"images": numbers}, "required": ["images"]})
+    tensor_body = said(TENSORS_TYPE, {"type": "string", "format": "binary"})
+
+    def unpacked(body: bytes, how: Callable[[bytes], Tensor]) -> Float[Tensor, "..."]:
+        try:
+            return how(body)
+        except InputError as error:
+            raise refuse(422, str(error)) from error
+
+    @app.post(ANSWERS_PATH, summary="Probabilities, as JSON", openapi_extra=json_body)
+    def answers(body: tuple[bytes, str] = read) -> dict[str, Any]:
+        log_probs = answer(unpacked(body[0], _images_of_json), body[1])
+        predicted = [class_names[row] for row in log_probs.argmax(1).tolist()]
+        return {
+            "classes": list(class_names),
+            "predicted": predicted,
+            "probabilities": log_probs.double().exp().tolist(),
+        }
+
+    @app.post(
+        TENSORS_PATH, summary="Log-probabilities, as safetensors", openapi_extra=tensor_body, response_class=Response
+    )
+    def tensors(body: tuple[bytes, str] = read) -> Response:
+        log_probs = answer(unpacked(body[0], unpack_images), body[1])
+        return Response(save({"log_probs": log_probs.contiguous()}), media_type=TENSORS_TYPE)
+
+    return app
+
+
+def _images_of_json(body: bytes) -> Float[Tensor, "..."]:
+    """The images in a JSON object.
+
+    >>> _images_of_json(b'{"images": [[0, 0.5]]}')
+    tensor([[0.0000, 0.5000]])
+
+    Raises:
+        InputError: no JSON, no field ``images`` in it, or lists of unequal lengths or of something else than numbers.
+    """
+    try:
+        return torch.tensor(json.loads(body)["images"], dtype=torch.float32)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            'the body must be JSON such as {"images": [...]}, with nested lists of numbers, of equal lengths '
+            f"({reason})"
+        ) from error
