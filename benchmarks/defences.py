@@ -76,7 +76,10 @@ class Work:
             class_names=self.task.class_names,
             probe=self.task.validation.images[:8].float().div(255),
         )
-        return box if transform is None else defend(box, [transform], self.task)
+        if transform is not None:
+            box = defend(box, [transform], self.task)
+            box.name = f"{slug(label)}-{seed}"  # two settings of one defence have the same name by themselves
+        return box
 
 
 def parts_of(label: str) -> tuple[OutputDefence | None, str]:

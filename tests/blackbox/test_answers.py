@@ -53,6 +53,27 @@ def test_answers_are_those_to_the_epochs_view(digits, box, tmp_path):
     )
 
 
+def test_what_came_before_an_interruption_is_not_asked_again(digits, teacher, box, tmp_path):
+    whole = AnswerCache(tmp_path / "whole").get(box, digits, usual(0, 0))
+
+    class Broken(Counted):
+        def log_probs(self, images):
+            if self.images >= 5 * QUERY_BATCH:
+                raise KeyboardInterrupt
+            return super().log_probs(images)
+
+    broken, cache = Broken(LocalBlackBox("teacher", teacher())), AnswerCache(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        cache.get(broken, digits, usual(0, 0))
+    box.images = 0
+    assert torch.equal(cache.get(box, digits, usual(0, 0)), whole)
+    assert box.images == len(digits.train) - 5 * QUERY_BATCH
+    assert len(list((tmp_path / "cut").glob("*/*"))) == 1, "the begun page is gone"
+    with pytest.raises(KeyboardInterrupt):
+        cache.get(broken, digits, usual(0, 1))  # without a single answer
+    assert len(list((tmp_path / "cut").glob("*/*"))) == 1
+
+
 def test_answers_are_asked_once(digits, teacher, box, tmp_path):
     first = AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     assert box.images == 500
@@ -236,7 +257,7 @@ def test_the_pages_that_were_not_read_for_longest_make_room(digits, box, tmp_pat
 
 
 def test_the_folder_is_looked_through_now_and_then_and_never_too_full(digits, box, tmp_path, monkeypatch):
-    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page: torch.zeros(4, 10))
+    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page, parts: torch.zeros(4, 10))
     AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     size = page_file(tmp_path).stat().st_size
     cache, looks, make_room = AnswerCache(tmp_path, space=640 * size), [], AnswerCache._make_room
@@ -250,7 +271,7 @@ def test_the_folder_is_looked_through_now_and_then_and_never_too_full(digits, bo
 
 
 def test_many_processes_that_write_together_stay_within_the_space(digits, box, tmp_path, monkeypatch):
-    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page: torch.zeros(4, 10))
+    monkeypatch.setattr("undistill.blackbox.answers.ask", lambda box, task, page, parts: torch.zeros(4, 10))
     AnswerCache(tmp_path).get(box, digits, usual(0, 0))
     size = page_file(tmp_path).stat().st_size
     processes = [AnswerCache(tmp_path, space=320 * size, writers=32) for _ in range(32)]

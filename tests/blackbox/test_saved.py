@@ -1,6 +1,7 @@
 """A defended teacher as a folder."""
 
 import json
+import math
 import shutil
 import stat
 from dataclasses import dataclass
@@ -8,7 +9,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from undistill.blackbox import DefendedBlackBox, LabelAccess, defend, load_defended, open_black_box, save_defended
+from undistill.blackbox import (
+    DefendedBlackBox,
+    LabelAccess,
+    defend,
+    load_defended,
+    open_black_box,
+    save_defended,
+    saved,
+)
 from undistill.defences.output import (
     MAD,
     OUTPUT_DEFENCES,
@@ -20,6 +29,8 @@ from undistill.defences.output import (
     ReverseSigmoid,
 )
 from undistill.errors import InputError
+from undistill.files import write_json
+from undistill.models import save_checkpoint
 
 NAMES = tuple("0123456789")
 
@@ -34,7 +45,8 @@ def classifier(teacher):
 
 @pytest.mark.parametrize("name", OUTPUT_DEFENCES)
 def test_every_defence_comes_back_with_the_same_answers_and_name(name, classifier, digits, probe, tmp_path):
-    box = defend(classifier, [OUTPUT_DEFENCES[name]()], digits, name="mine")
+    kind = OUTPUT_DEFENCES[name]
+    box = defend(classifier, [kind(key="mine") if kind is KeyedNoise else kind()], digits, name="served")
     save_defended(box, tmp_path / "served")
     again = load_defended(tmp_path / "served")
     assert torch.equal(again.log_probs(probe), box.log_probs(probe))
@@ -56,11 +68,22 @@ def test_a_stack_comes_back_in_its_order(classifier, digits, probe, tmp_path):
     )
 
 
-def test_the_file_with_the_key_is_for_its_owner_alone(classifier, digits, tmp_path):
+def test_a_folder_with_a_key_is_for_its_owner_alone_from_the_first(classifier, digits, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(path, content):
+        seen.append(stat.S_IMODE(path.parent.stat().st_mode))
+        write_json(path, content)
+
+    monkeypatch.setattr(saved, "write_json", watched)
     save_defended(defend(classifier, [KeyedNoise(key="secret")], digits), tmp_path / "served")
-    path = tmp_path / "served" / "defences.json"
-    assert "secret" in path.read_text(), "it could not be served without"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "secret" in (tmp_path / "served" / "defences.json").read_text(), "it could not be served without"
+    assert [*seen, stat.S_IMODE((tmp_path / "served").stat().st_mode)] == [0o700, 0o700]
+
+
+def test_the_public_key_is_refused(classifier, digits, tmp_path):
+    with pytest.raises(InputError, match=r"the key of noise is the public default, .* noise:key=SECRET"):
+        save_defended(defend(classifier, [KeyedNoise()], digits), tmp_path / "served")
 
 
 def test_what_cannot_be_saved_is_refused(classifier, digits, probe, tmp_path):
@@ -126,7 +149,12 @@ def test_a_damaged_folder_is_refused(classifier, digits, tmp_path):
     damage("is damaged", [])
     damage("is damaged", {"format": 1})
     damage("saved in format 9 by undistill 0.1.0; this undistill reads up to format 1", about | {"format": 9})
-    damage("names no defence", about | {"defences": []})
+    damage("is not what was saved there", about | {"defences": []})
+    damage("is not what was saved there", about | {"defences": [first | {"name": "label-only"}]})
+    damage("is not what was saved there", about | {"defences": [first | {"learnt_from": None}]})
+    damage("is damaged", about | {"defences": [first | {"learnt_from": math.nan}]})
+    damage("is damaged", "[" * 100_000)
+    damage("is damaged", json.dumps(about).replace('"format": 1', '"format": 1e999'))
     damage("is damaged", about | {"defences": [first | {"name": "cloak"}]})
     damage("is damaged", about | {"defences": [first | {"settings": {"colour": 1}}]})
     damage("is damaged", about | {"defences": [first | {"name": "reverse-sigmoid"}]})
@@ -134,3 +162,10 @@ def test_a_damaged_folder_is_refused(classifier, digits, tmp_path):
     damage("its SHA-256 differs", tensors=b"other")
     damage("is not the file that defences.json describes", gone="defences.safetensors")
     damage("is not a checkpoint: it lacks model.json", gone="teacher/model.json")
+
+
+def test_another_teacher_under_the_same_defences_is_refused(classifier, teacher, digits, tmp_path):
+    save_defended(defend(classifier, [CentroidServing()], digits), tmp_path / "served")
+    save_checkpoint(teacher("mlp-16", seed=1), tmp_path / "served" / "teacher")
+    with pytest.raises(InputError, match="teacher, defences and what they learnt do not belong together"):
+        load_defended(tmp_path / "served")

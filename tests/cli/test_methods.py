@@ -3,8 +3,8 @@ from dataclasses import dataclass
 import pytest
 
 from undistill.attacks import ATTACKS, KD, Attack, KDWithoutLabels
-from undistill.blackbox import FULL, Decimals, LabelAccess, TopK
-from undistill.cli.methods import parse_access, parse_data, parse_grids, parse_method
+from undistill.blackbox import FULL, Decimals, LabelAccess, TopK, parse_access
+from undistill.cli.methods import parse_data, parse_grids, parse_method
 from undistill.defences.training import CMIM, DEFENCES
 from undistill.errors import InputError
 from undistill.settings import settings_as_json, settings_in_words

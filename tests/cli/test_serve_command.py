@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 import httpx
@@ -37,6 +38,8 @@ def server(*words):
     command = [sys.executable, "-m", "undistill", "serve", *map(str, words), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
+    watchdog = threading.Timer(120, process.kill)  # a server that says nothing would be waited for
+    watchdog.start()
     try:
         for line in process.stdout:
             lines.append(line)
@@ -50,6 +53,7 @@ def server(*words):
         assert process.returncode == 0, rest
         assert rest == ""
     finally:
+        watchdog.cancel()
         process.kill()
 
 
@@ -61,8 +65,8 @@ def test_a_defended_teacher_is_saved_and_said(run, teacher, tmp_path):
     status, out, err = run(*words)
     assert status == 0, err
     assert "Served behind reverse-sigmoid (gamma=0.2, l1=0.1): beta " in out
-    assert f"ce+reverse-sigmoid: saved in {tmp_path / 'served'}; to serve it: undistill serve" in out
-    assert load_defended(tmp_path / "served").name == "ce+reverse-sigmoid"
+    assert f"Saved in {tmp_path / 'served'}; to serve it: undistill serve" in out
+    assert load_defended(tmp_path / "served").name == "served+reverse-sigmoid"
 
 
 def test_wrong_defending_is_refused(refused, teacher, served, tmp_path):
@@ -72,6 +76,10 @@ def test_wrong_defending_is_refused(refused, teacher, served, tmp_path):
     assert "is there already; name a new folder" in refused(*words, "--out", served)
     words = ["defend", teacher, "--task", "digits", "--output-defence", "label-only", *to]
     assert "has 3 classes, the task has 10" in refused(*words)
+    words = ["defend", "http://127.0.0.1:1", *ON_DIGITS, "--output-defence", "label-only", *to]
+    assert "is no checkpoint folder, and nothing else can be saved with its defences" in refused(*words)
+    words = ["defend", teacher, *ON_DIGITS, "--output-defence", "noise", *to]
+    assert "the key of noise is the public default" in refused(*words)
     assert not (tmp_path / "served").exists()
 
 
@@ -127,7 +135,7 @@ def test_a_server_is_audited_like_the_folder_that_it_serves(run, quick, served, 
         assert "Who may ask: ann; images: 100000/minute." in said
         assert httpx.get(url + "/v1/model").json()["name"] == "ours"
         quick[1] = url
-        status, _, err = run(*quick[:-1], tmp_path / "remote", "--access", "top-k:2")
+        status, _, err = run(*quick[:-1], tmp_path / "remote")
         assert status == 0, err
         assert KEY not in "".join(
             path.read_text(errors="replace") for path in (tmp_path / "remote").rglob("*") if path.is_file()
@@ -135,6 +143,45 @@ def test_a_server_is_audited_like_the_folder_that_it_serves(run, quick, served, 
     local, remote = (json.loads((tmp_path / place / "audit.json").read_text()) for place in ("local", "remote"))
     assert [cell["knockoff"] for cell in remote["cells"]] == [cell["knockoff"] for cell in local["cells"]]
     assert remote["teacher"]["accuracy"] == local["teacher"]["accuracy"]
+
+
+def test_a_header_is_no_new_client(teacher):
+    images = {"images": torch.zeros(10, 1, 8, 8).tolist()}
+    with server(teacher, "--rate", "10/hour") as (url, _):
+        assert httpx.post(url + "/v1/answers", json=images).status_code == 200
+        for name in ("1.2.3.4", "anybody"):
+            headers = {"X-Forwarded-For": name, "Forwarded": f"for={name}"}
+            assert httpx.post(url + "/v1/answers", json=images, headers=headers).status_code == 429
+
+
+def test_a_label_server_is_measured_and_weighed_against_its_folder(run, teacher, tmp_path):
+    words = ["defend", teacher, *ON_DIGITS, "--output-defence", "label-only", "--out", tmp_path / "served"]
+    assert run(*words).status == 0
+    with server(tmp_path / "served") as (url, said):
+        assert "the predicted class alone" in said
+        for named in (url, tmp_path / "served"):
+            status, out, err = run("measure", named, *ON_DIGITS, "--json")
+            assert status == 0, err
+            assert (
+                json.loads(out)["accuracy"] == json.loads(run("measure", teacher, *ON_DIGITS, "--json").out)["accuracy"]
+            )
+        status, _, err = run("utility", url, *ON_DIGITS)
+        assert status == 0, err
+        words = ["audit", url, tmp_path / "served", *ON_DIGITS, "--student", "mlp-4", "--epochs", "1", "--dry-run"]
+        status, _, err = run(*words, "--out", tmp_path / "out")
+        assert status == 0, err
+
+
+def test_two_folders_of_one_teacher_are_two_teachers(run, teacher, tmp_path):
+    for name, defence in (("one", "centroid"), ("two", "rounding")):
+        words = ["defend", teacher, *ON_DIGITS, "--output-defence", defence, "--out", tmp_path / name]
+        assert run(*words).status == 0
+    status, out, err = run("utility", tmp_path / "one", tmp_path / "two", teacher, *ON_DIGITS, "--json")
+    assert status == 0, err
+    assert [bool(group["served"]) for group in json.loads(out)["groups"]] == [False, True, True]
+    words = ["audit", tmp_path / "one", tmp_path / "two", *ON_DIGITS, "--student", "mlp-4", "--epochs", "1"]
+    status, _, err = run(*words, "--dry-run", "--out", tmp_path / "out")
+    assert status == 0, err
 
 
 def test_an_attack_can_be_made_on_a_url(run, teacher, tmp_path):
@@ -169,6 +216,7 @@ def test_wrong_serving_is_refused(refused, teacher, tmp_path):
         port = taken.getsockname()[1]
         assert f"cannot listen at 127.0.0.1, port {port} (" in refused("serve", teacher, "--port", port)
     assert "cannot listen at 203.0.113.1" in refused("serve", teacher, "--host", "203.0.113.1")
+    assert "--host is empty" in refused("serve", teacher, "--host", "")
 
 
 def test_defences_of_the_two_ways_are_the_same(teacher, served):

@@ -1,4 +1,4 @@
-"""Label only, top-k, rounding, high confidence, noise, reverse sigmoid, centroids: each against its formula."""
+"""Label only, top-k, rounding, high confidence, floor, noise, reverse sigmoid, centroids: each against its formula."""
 
 import math
 
@@ -6,11 +6,12 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit
 
 from undistill.defences.output import (
     CentroidServing,
+    Floor,
     HighConfidence,
     KeepTopK,
     KeyedNoise,
@@ -77,6 +78,37 @@ def test_what_leaves_out_does_what_it_says(defence, scale):
     assert torch.equal(served == -torch.inf, torch.from_numpy(expected == 0)), "what is not served is an exact zero"
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_floor_is_the_projection_that_an_optimiser_finds(share, reverse):
+    rows, images = draw(n=12, scale=2.0)
+    served, classes = probs_of(Floor(share).apply(rows, images)), rows.shape[1]
+
+    def divergence(q, p):
+        return np.sum(p * np.log(p / q)) if reverse else np.sum(q * np.log(q / p))
+
+    for q, p in zip(served, probs_of(rows), strict=True):
+        best = optimize.minimize(
+            divergence,
+            np.full(classes, 1 / classes),
+            args=(p,),
+            method="SLSQP",
+            bounds=[(share / classes, 1.0)] * classes,
+            constraints={"type": "eq", "fun": lambda q: q.sum() - 1},
+            options={"ftol": 1e-14, "maxiter": 1000},
+        )
+        np.testing.assert_allclose(q, best.x, atol=1e-4)
+        assert divergence(q, p) <= best.fun + 1e-7
+
+
+def test_a_floor_bounds_what_any_temperature_can_bring_out():
+    rows, images = draw(n=200, scale=20.0)
+    served = Floor(0.5).apply(rows, images)
+    assert (served.amax(1) - served.amin(1)).max() <= math.log(2 * rows.shape[1])
+    gentle = draw(n=200, scale=0.01)[0]
+    torch.testing.assert_close(Floor(0.5).apply(gentle, images), gentle)  # what is above it stays as it is
+
+
 def test_rows_of_which_nothing_would_be_left_keep_their_class():
     flat = torch.full((1, 60), 1 / 61).log()
     flat[0, 7] = math.log(2 / 61)
@@ -103,6 +135,9 @@ def test_rounding_can_lose_the_decision_to_a_lower_class():
         (lambda: Rounding(8), "rounding to 8 decimals is not possible"),
         (lambda: HighConfidence(0.0), "high-confidence cannot cut at 0.0; cutoff must lie between 0 and 1"),
         (lambda: HighConfidence(math.nan), "high-confidence cannot cut at nan"),
+        (lambda: Floor(0.0), "floor cannot lie at a share of 0.0 of the uniform probability; share must lie between"),
+        (lambda: Floor(1.0), "floor cannot lie at a share of 1.0"),
+        (lambda: Floor(math.nan), "floor cannot lie at a share of nan"),
         (lambda: KeyedNoise(0.0), "noise of scale 0.0 is not possible; scale must be finite and above 0"),
         (lambda: KeyedNoise(math.nan), "noise of scale nan"),
         (lambda: KeyedNoise(math.inf), "noise of scale inf"),

@@ -1,15 +1,21 @@
 """The application: what it answers, what it refuses, how much it lets through."""
 
+import contextlib
+import json
 import math
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 import torch
+from limits.errors import StorageError
 from safetensors.torch import load, save
 
 from undistill.blackbox import (
     ANSWERS_PATH,
+    FULL,
     MODEL_PATH,
     TENSORS_PATH,
     BlackBox,
@@ -22,7 +28,7 @@ from undistill.blackbox import (
 from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.errors import InputError
 from undistill.models import make_classifier
-from undistill.serve import Clients, Meter, create_app, read_keys
+from undistill.serve import Clients, Meter, create_app, read_keys, service
 from undistill.tasks import load_task
 
 SHAPE, KEY = (1, 8, 8), "a-key-of-enough-characters"
@@ -72,7 +78,6 @@ def test_it_says_what_is_served(url, task):
         "classes": list(task.class_names),
         "input_shape": [1, 8, 8],
         "access": "full",
-        "sentence": "the probabilities of all classes",
         "max_images": 64,
     }
 
@@ -104,7 +109,11 @@ def test_every_output_defence_is_served_to_the_bit(name, box, task, probe, servi
     with serving(app_of(defended, task)) as url:
         response = post(url, probe)
         assert torch.equal(load(response.content)["log_probs"], defended.log_probs(probe))
-        assert httpx.get(url + MODEL_PATH).json()["access"] == defended.access
+        said = httpx.get(url + MODEL_PATH).json()["access"]
+        assert said.partition(":")[0] == defended.access
+        remote = open_black_box(url, class_names=task.class_names, probe=probe)
+        assert remote.access == defended.access
+        assert torch.equal(remote.log_probs(probe), defended.log_probs(probe))
         plain = httpx.post(url + ANSWERS_PATH, json={"images": probe[:3].tolist()}).json()["probabilities"]
         assert all(math.isfinite(value) for row in plain for value in row), "an exact zero is 0 in JSON"
 
@@ -133,13 +142,18 @@ def test_many_clients_at_once_have_the_answers_that_one_has(url, box, probe):
         (torch.stack([torch.zeros(SHAPE), torch.full(SHAPE, math.nan)]), 422, "image 1 holds values"),
         (torch.zeros(2, *SHAPE).double(), 422, "images are torch.float64, must be uint8 (0 to 255) or float32"),
         (torch.zeros(65, *SHAPE), 413, "65 images in one request, may be at most 64"),
-        (torch.zeros(9999, *SHAPE), 413, "bytes are more than a request may have; ask about at most 64 images"),
+        (torch.zeros(9999, *SHAPE), 413, "bytes that a request may have; ask about at most 64 images at once"),
     ],
 )
 def test_wrong_tensors_are_refused_in_a_sentence(url, images, status, words):
     response = post(url, images)
     assert response.status_code == status
     assert words in response.json()["detail"]
+
+
+def header(shape):
+    about = json.dumps({"images": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    return len(about).to_bytes(8, "little") + about
 
 
 @pytest.mark.parametrize(
@@ -153,6 +167,9 @@ def test_wrong_tensors_are_refused_in_a_sentence(url, images, status, words):
         (ANSWERS_PATH, b'{"pictures": []}', "the body must be JSON"),
         (ANSWERS_PATH, b'{"images": [[1], [1, 2]]}', "nested lists of numbers, of equal lengths"),
         (ANSWERS_PATH, b'{"images": "all"}', "the body must be JSON"),
+        (ANSWERS_PATH, b'{"images": [[1' + b"0" * 400 + b"]]}", "the body must be JSON"),
+        (TENSORS_PATH, header([2**64 - 1, 0]), "that are no safetensors file"),
+        (TENSORS_PATH, header([0, 2**40, 2**40]), "that are no safetensors file"),
         (ANSWERS_PATH, b'{"images": ' + b"[" * 2000 + b"]" * 2000 + b"}", "the body must be JSON"),
         (ANSWERS_PATH, b'{"images": [[[0]]]}', "images have shape (1, 1, 1), must have (n, 1, 8, 8)"),
     ],
@@ -163,10 +180,58 @@ def test_wrong_bodies_are_refused_in_a_sentence(url, path, content, words):
     assert words in response.json()["detail"]
 
 
-def test_a_request_of_unknown_length_is_refused(url):
-    response = httpx.post(url + TENSORS_PATH, content=iter([b"a", b"b"]))
-    assert response.status_code == 411
-    assert "Content-Length" in response.json()["detail"]
+def test_no_more_is_read_than_a_request_may_have(url):
+    def endless():
+        for _ in range(10_000):
+            sent.append(len(sent))
+            yield bytes(2**16)
+
+    sent = []
+    address = url.removeprefix("http://").partition(":")
+    with socket.create_connection((address[0], int(address[2]))) as connection:
+        head = f"POST {TENSORS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        connection.settimeout(30)
+        with contextlib.suppress(ConnectionError):
+            for part in endless():
+                connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                if len(sent) == 100:
+                    break
+        with contextlib.suppress(ConnectionError):
+            assert b" 413 " in connection.recv(200)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(box, task, serving, monkeypatch):
+    monkeypatch.setattr(service, "READING", 0.2)
+    with serving(app_of(box, task)) as url:
+        address = url.removeprefix("http://").partition(":")
+        with socket.create_connection((address[0], int(address[2]))) as connection:
+            connection.sendall(f"POST {TENSORS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n".encode())
+            connection.settimeout(30)
+            assert b" 408 " in connection.recv(200)
+
+
+def test_too_many_at_once_are_told_to_come_later(box, task, probe, serving, monkeypatch):
+    monkeypatch.setattr(service, "WAITING", 1)
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(BlackBox):
+        name, fingerprint = "slow", "s" * 64
+
+        def log_probs(self, images):
+            entered.set()
+            assert leave.wait(30)
+            return box.log_probs(images)
+
+    with serving(app_of(Slow(), task)) as url, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, url, probe)
+        assert entered.wait(30)
+        second = post(url, probe)
+        leave.set()
+        assert first.result().status_code == 200
+    assert second.status_code == 503
+    assert second.headers["Retry-After"] == "2"
+    assert "1 requests are waiting already" in second.json()["detail"]
 
 
 def test_a_wrong_number_of_images_is_refused(box, task):
@@ -227,14 +292,34 @@ def test_a_rate_that_is_none_is_refused(rate):
 
 
 def test_a_rate_of_nothing_is_refused():
-    with pytest.raises(InputError, match="lets nothing through; allow at least 1 image"):
+    with pytest.raises(InputError, match="rate '0/minute' lets nothing through; allow at least 1 image"):
         Meter(["0/minute"])
 
 
-@pytest.mark.parametrize("store", ["nowhere", "redis://127.0.0.1:1", "carrier-pigeon://"])
+def test_a_store_that_is_lost_is_no_reason_to_fail(box, task, probe, serving, monkeypatch):
+    meter = Meter(["40/hour"])
+
+    def lost(*_, **__):
+        raise StorageError(ConnectionError("gone"))
+
+    monkeypatch.setattr(meter._limiter, "test", lost)
+    with serving(app_of(box, task, meter=meter)) as url:
+        response = post(url, probe)
+    assert response.status_code == 503
+    assert "the store of the counts does not answer; come later" in response.json()["detail"]
+
+
+def test_what_another_server_counted_in_between_is_seen(monkeypatch):
+    meter = Meter(["3/hour"])
+    monkeypatch.setattr(meter._limiter, "test", lambda *_, **__: True)
+    assert [meter.seconds_to_wait("ann", 2) > 0 for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize("store", ["nowhere", "redis://:SECRET@127.0.0.1:1", "carrier-pigeon://", "async+memory://"])
 def test_a_store_of_rates_that_cannot_be_used_is_refused(store):
-    with pytest.raises(InputError, match=f"the store of rates '{store}' "):
+    with pytest.raises(InputError, match=r"the store of rates .* cannot be used") as error:
         Meter(["1/minute"], store)
+    assert "SECRET" not in str(error.value)
 
 
 # --- and back: the box at a URL
@@ -266,14 +351,15 @@ def test_another_teacher_at_the_same_url_is_another_box(box, task, probe, servin
     assert first.fingerprint != second.fingerprint
 
 
-def test_what_a_server_leaves_out_must_be_named(box, task, probe, serving):
+def test_what_a_server_leaves_out_is_known_from_it(box, task, probe, serving):
     limited = open_black_box(box, class_names=task.class_names, probe=probe, access=TopK(2))
     with serving(app_of(limited, task)) as url:
-        with pytest.raises(InputError, match="answers the 2 largest probabilities, renormalised, but the access named"):
-            open_black_box(url, class_names=task.class_names, probe=probe)
-        remote = open_black_box(url, class_names=task.class_names, probe=probe, access=TopK(2))
-        assert remote.access == "top-k"
-        assert torch.equal(remote.log_probs(probe), limited.log_probs(probe))
+        for access in (FULL, TopK(2)):
+            remote = open_black_box(url, class_names=task.class_names, probe=probe, access=access)
+            assert str(remote.policy) == "top-k:2"
+            assert torch.equal(remote.log_probs(probe), limited.log_probs(probe))
+        with pytest.raises(InputError, match="answers with access 'top-k:2', not 'top-k:3'; name that one, or none"):
+            open_black_box(url, class_names=task.class_names, probe=probe, access=TopK(3))
 
 
 def test_full_answers_can_be_limited_on_this_side(url, box, task, probe):

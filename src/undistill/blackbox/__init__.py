@@ -1,6 +1,6 @@
 """What an outsider can ask of a teacher: raw images in, log-probabilities out."""
 
-from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK
+from undistill.blackbox.access import FULL, Access, Decimals, FullAccess, LabelAccess, TopK, parse_access
 from undistill.blackbox.answers import ANSWER_SPACE, AnswerCache, SharedAnswers, page_images
 from undistill.blackbox.box import BlackBox, CallableBlackBox, LimitedBlackBox, LocalBlackBox
 from undistill.blackbox.check import (
@@ -10,7 +10,7 @@ from undistill.blackbox.check import (
     Steadiness,
     check_black_box,
 )
-from undistill.blackbox.defended import DefendedBlackBox
+from undistill.blackbox.defended import DefendedBlackBox, Served
 from undistill.blackbox.defending import defend
 from undistill.blackbox.facts import AnswerFacts, answer_facts
 from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
@@ -22,6 +22,7 @@ from undistill.blackbox.remote import (
     TENSORS_PATH,
     TENSORS_TYPE,
     RemoteBlackBox,
+    check_key,
     is_url,
     unpack_images,
 )
@@ -55,12 +56,14 @@ __all__ = [
     "Queries",
     "QueryPlan",
     "RemoteBlackBox",
+    "Served",
     "SharedAnswers",
     "Steadiness",
     "TeacherLike",
     "TopK",
     "answer_facts",
     "check_black_box",
+    "check_key",
     "check_log_probs",
     "check_new",
     "defend",
@@ -71,6 +74,7 @@ __all__ = [
     "log_probs_of_probabilities",
     "open_black_box",
     "page_images",
+    "parse_access",
     "read_predictions",
     "save_defended",
     "stream_predictions",

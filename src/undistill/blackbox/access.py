@@ -1,7 +1,9 @@
 """What a black box lets through of its answers: an access policy."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -16,7 +18,7 @@ from undistill.defences.output.truncation import (
     rounded,
     sums_of_rounded,
 )
-from undistill.errors import InputError, check_whole
+from undistill.errors import InputError, check_whole, unknown_name
 
 # Rounding that a box which serves k entries may do on top, without being told: half of the second decimal each.
 ROUNDING = 0.005
@@ -187,3 +189,34 @@ class LabelAccess(Access):
 
 
 FULL = FullAccess()
+
+
+def parse_access(text: str) -> Access:
+    """``full``, ``decimals:D``, ``top-k:K``, ``top-k-raw:K`` or ``label`` as a value.
+
+    >>> parse_access("top-k-raw:5")
+    TopK(k=5, renormalised=False)
+
+    Raises:
+        InputError: another word, no number, or one that is not possible.
+    """
+    numbered: dict[str, Callable[[int], Access]] = {
+        "decimals": Decimals,
+        "top-k": TopK,
+        "top-k-raw": partial(TopK, renormalised=False),
+    }
+    plain: dict[str, Callable[[], Access]] = {"full": FullAccess, "label": LabelAccess}
+    name, colon, number = text.partition(":")
+    if name in plain:
+        if colon:
+            raise InputError(f"access {text!r} takes no number; write {name}")
+        return plain[name]()
+    if name not in numbered:
+        raise unknown_name("access", name, [*plain, *numbered])
+    if not number:
+        raise InputError(f"access {text!r} needs a number; write {name}:3, for example")
+    try:
+        count = int(number)
+    except ValueError:
+        raise InputError(f"access {text!r}: the number is {number!r}, must be a whole number") from None
+    return numbered[name](count)

@@ -83,14 +83,31 @@ class AnswerCache(SharedAnswers):
             with FileLock(self.folder / f"{int(content_hash(about)[:8], 16) % LOCKS}.lock"):
                 found = _read(path, about)
                 if found is None:
-                    found = ask(box, task, page)
-                    about["crc32"] = str(_checksum(found))
-                    held = save({"log_probs": found}, metadata=about)
+                    found = self._asked(path, about, box, task, page)
+                    held = _packed(found, about)
                     self._write(path, held)
                     self._allowance.left -= len(held)
                     if self._allowance.left < 0:
                         self._make_room(path)
         return found
+
+    def _asked(
+        self, path: Path, about: dict[str, str], box: BlackBox, task: Task, page: Page
+    ) -> Float[Tensor, "n classes"]:
+        """The answers to a whole page. Those that came before an interruption are kept, and not asked for again: a box
+        may allow so many questions in an hour and no more."""
+        begun = path.with_name(f"{path.name}.begun")
+        kept = _read(begun, about)
+        parts = [] if kept is None else [kept]
+        try:
+            whole = ask(box, task, page, parts)
+        except BaseException:
+            if parts:
+                with suppress(InputError):  # what interrupted is what should be told
+                    self._write(begun, _packed(torch.cat(parts), about))
+            raise
+        begun.unlink(missing_ok=True)
+        return whole
 
     def _write(self, path: Path, held: bytes) -> None:
         try:
@@ -158,6 +175,10 @@ def _read(path: Path, about: dict[str, str]) -> Float[Tensor, "n classes"] | Non
     return log_probs
 
 
+def _packed(log_probs: Float[Tensor, "n classes"], about: dict[str, str]) -> bytes:
+    return save({"log_probs": log_probs}, metadata=about | {"crc32": str(_checksum(log_probs))})
+
+
 def _checksum(log_probs: Float[Tensor, "n classes"]) -> int:
     return zlib.crc32(log_probs.contiguous().numpy().data)
 
@@ -172,6 +193,20 @@ def page_images(task: Task, page: Page, device: torch.device | str = "cpu") -> I
     yield from map(view.images, torch.arange(len(task.train), device=device).split(QUERY_BATCH))
 
 
-def ask(box: BlackBox, task: Task, page: Page) -> Float[Tensor, "n classes"]:
-    """Ask ``box`` about every image of a page."""
-    return torch.cat([box.log_probs(images.float().div_(255)).cpu() for images in page_images(task, page)])
+def ask(box: BlackBox, task: Task, page: Page, parts: list[Tensor] | None = None) -> Float[Tensor, "n classes"]:
+    """Ask ``box`` about every image of a page.
+
+    Args:
+        box: whom.
+        task: whose images.
+        page: which.
+        parts: answers to the first images, which are not asked about again; all answers are appended as they come.
+    """
+    parts = [] if parts is None else parts
+    known = sum(map(len, parts))
+    for images in page_images(task, page):
+        if known > 0:  # whole batches
+            known -= len(images)
+        else:
+            parts.append(box.log_probs(images.float().div_(255)).cpu())
+    return torch.cat(parts)

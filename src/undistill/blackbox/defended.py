@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from undistill.attacks import AccessKind
-from undistill.blackbox.access import FULL, Access
+from undistill.blackbox.access import FULL, Access, Decimals, LabelAccess, TopK
 from undistill.blackbox.box import BlackBox
 from undistill.blackbox.validate import check_log_probs
 from undistill.defences.output import OutputDefence, Transform
+from undistill.defences.output.truncation import MOST_DECIMALS
 from undistill.files import content_hash
 
 
@@ -42,6 +43,16 @@ class Served(Access):
 
     def sums(self, num_classes: int) -> tuple[float, float]:
         return self.last.sums(num_classes)
+
+    def equivalent(self, num_classes: int) -> Access:
+        """The access by which somebody who does not know the defences sees the same: what a server says of itself."""
+        if self.kind == "full":
+            return FULL
+        if self.kind == "label":
+            return LabelAccess()
+        if self.kind == "decimals":
+            return Decimals(getattr(self.last, "places", MOST_DECIMALS))
+        return TopK(min(getattr(self.last, "k", num_classes), num_classes), renormalised=self.kind == "top-k")
 
     def __str__(self) -> str:
         return self.kind

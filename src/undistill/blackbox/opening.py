@@ -99,6 +99,8 @@ def _limited(box: BlackBox, access: Access) -> BlackBox:
             f"teacher {box.name!r} serves {box.policy.sentence} by its output defences, so access '{access}' cannot be "
             "set on top; leave it out, or name its output defence as the last one (label-only, top-k, rounding)"
         )
+    if isinstance(box, RemoteBlackBox) and access == FULL:
+        return box
     if box.policy not in (FULL, access):
         raise InputError(f"teacher {box.name!r} is open to access '{box.policy}', not '{access}'; name that access")
     return box if access == FULL else LimitedBlackBox(box, access)

@@ -1,11 +1,14 @@
 """A teacher behind a URL, as ``undistill serve`` serves it."""
 
+import json
 import math
 import os
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
@@ -14,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from undistill.blackbox.access import FULL, Access
-from undistill.blackbox.box import BlackBox
+from undistill.blackbox.access import FULL, Access, parse_access
+from undistill.blackbox.box import QUERY_BATCH, BlackBox
 from undistill.blackbox.validate import check_log_probs
 from undistill.errors import InputError, require
 from undistill.files import content_hash
@@ -26,15 +29,42 @@ TENSORS_PATH = "/v1/answers.safetensors"
 TENSORS_TYPE = "application/x-safetensors"
 KEY_VARIABLE = "UNDISTILL_API_KEY"
 
-TIMEOUT = 60.0  # seconds for one answer
-PATIENCE = 600.0  # seconds that a server may ask us to wait; beyond them the user is told
+TIMEOUT = 300.0  # seconds for one answer, from the question to its last byte
+PATIENCE = 600.0  # seconds in which a server may ask us to wait before it answers; beyond them the user is told
 PAUSES = (1.0, 4.0, 16.0)  # seconds before asking again after a failure
-MAY_PASS = frozenset({502, 503, 504})  # a gateway or a server that is starting
+WAITS = frozenset({429, 503})  # that may say how long to wait
+MAY_PASS = frozenset({502, 503, 504})  # a gateway, or a server that is starting
+ERROR_SIZE = 2**16  # bytes of an error that are read
+ABOUT_SIZE = 2**22  # bytes of what a server may say of itself, with many thousand names of classes
+WORDS = 200  # characters of what a server says that are repeated
+MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RuntimeError)  # what parsing a stranger's bytes can raise
+
+_sleep = time.sleep
+
+
+class Reply(NamedTuple):
+    """What a server answered."""
+
+    status: int
+    content: bytes
+    retry_after: str | None
 
 
 def is_url(teacher: str) -> bool:
     """Whether a teacher's name is the URL of a server."""
-    return teacher.startswith(("http://", "https://"))
+    return teacher.lower().startswith(("http://", "https://"))
+
+
+def check_key(key: str, whose: str) -> None:
+    """Refuse a key that cannot stand in a header, without repeating it.
+
+    Raises:
+        InputError: it holds blanks, control characters, or others than ASCII's.
+    """
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError(
+            f"{whose} holds characters that cannot be sent; use letters, digits and signs of ASCII without blanks"
+        )
 
 
 def pack_images(images: Float[Tensor, "n *shape"]) -> bytes:
@@ -66,11 +96,20 @@ def unpack_images(content: bytes) -> Float[Tensor, "..."]:
 def _unpack(content: bytes, name: str) -> Tensor:
     try:
         tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{len(content)} bytes that are no safetensors file ({error})") from error
+    except (SafetensorError, *MALFORMED) as error:
+        raise InputError(f"{len(content)} bytes that are no safetensors file ({_clean(str(error))})") from error
     if name not in tensors:
-        raise InputError(f"no tensor {name!r} among {', '.join(sorted(tensors)) or 'none'}")
+        raise InputError(f"no tensor {name!r} among {_clean(', '.join(sorted(tensors))) or 'none'}")
     return tensors[name]
+
+
+def _clean(text: str) -> str:
+    """What a stranger says, fit for a terminal: one line of printable characters, and not too many.
+
+    >>> _clean("all\\x1b[2J  is\\nwell")
+    'all[2J is well'
+    """
+    return " ".join("".join(c if c.isprintable() else " " * c.isspace() for c in text[: 2 * WORDS]).split())[:WORDS]
 
 
 @dataclass
@@ -84,7 +123,8 @@ class RemoteBlackBox(BlackBox):
         url: of the server, with ``http://`` or ``https://``.
         class_names: of the task, which the server must have in the same order.
         probe: a few of the task's images, float in [0, 1], by whose answers the teacher is known again.
-        policy: what the server lets through of its answers. Where it says that it gives full ones, so does this box.
+        policy: what the server lets through of its answers; by default what it says of itself. Where it says that it
+            gives full answers, so does this box, whatever is named here.
 
     Attributes:
         name: host, port and path of the URL: what a server calls itself does not become a name of folders here.
@@ -105,15 +145,15 @@ class RemoteBlackBox(BlackBox):
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")
-        parts = urlsplit(self.url)
         try:
+            parts = urlsplit(self.url)
             port = parts.port
         except ValueError as error:
-            raise InputError(f"{self.url!r} is no URL ({error}); write http://HOST:PORT") from error
+            raise InputError(f"the URL of a teacher is none ({error}); write http://HOST:PORT") from error
         if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
             raise InputError(
-                f"{self.url!r} is not the URL of a server; write http://HOST:PORT, and put a key into the environment "
-                f"variable {KEY_VARIABLE}"
+                "the URL of a teacher has no host, or has a user, a query or a fragment; write http://HOST:PORT, and "
+                f"put a key into the environment variable {KEY_VARIABLE}"
             )
         where = [parts.hostname, *([str(port)] if port else []), *parts.path.strip("/").split("/")]
         self.name = "-".join(filter(None, where)).replace(":", "-")
@@ -126,39 +166,37 @@ class RemoteBlackBox(BlackBox):
 
     def _about(self) -> dict[str, Any]:
         """What the server says of itself, of the right types."""
-        response = self._ask("GET", MODEL_PATH)
+        content = self._ask("GET", MODEL_PATH, ABOUT_SIZE)
         try:
-            about = response.json()
+            about = json.loads(content)
             return {
                 "classes": [str(name) for name in about["classes"]],
                 "input_shape": [int(size) for size in about["input_shape"]],
-                "access": str(about["access"]),
-                "sentence": str(about["sentence"]),
-                "max_images": max(1, int(about["max_images"])),
+                "access": parse_access(str(about["access"])),
+                "max_images": min(max(1, int(about["max_images"])), QUERY_BATCH),
             }
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise InputError(
                 f"{self.url} is no teacher that 'undistill serve' serves (its {MODEL_PATH} says something else); for "
                 "any other API write a function that asks it, and name that as package.module:callable"
             ) from error
 
     def _check(self, about: dict[str, Any]) -> None:
-        classes, shape = about["classes"], list(self.probe.shape[1:])
+        classes, shape, access = about["classes"], list(self.probe.shape[1:]), about["access"]
         problems = []
         if len(classes) != len(self.class_names):
             problems.append(f"has {len(classes)} classes, the task has {len(self.class_names)}")
         elif sorted(classes) == sorted(self.class_names) and classes != list(self.class_names):
             problems.append("has the task's classes in another order")
         if about["input_shape"] != shape:
-            problems.append(f"takes inputs of shape {about['input_shape']}, the task has {shape}")
+            problems.append(f"takes inputs of shape {_clean(str(about['input_shape']))}, the task has {shape}")
         if problems:
             raise InputError(f"the teacher at {self.url} {' and '.join(problems)}; choose the task it was trained for")
-        if about["access"] == FULL.kind:
-            self.policy = FULL
-        elif about["access"] != self.policy.kind:
+        if access == FULL or self.policy == FULL:
+            self.policy = access
+        elif access != self.policy:
             raise InputError(
-                f"the teacher at {self.url} answers {about['sentence']}, but the access named is '{self.policy}'; name "
-                f"the access {about['access']!r}, with its number if it has one"
+                f"the teacher at {self.url} answers with access '{access}', not '{self.policy}'; name that one, or none"
             )
 
     def log_probs(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
@@ -166,12 +204,12 @@ class RemoteBlackBox(BlackBox):
         return torch.cat([self._answer(part) for part in parts]).to(images.device)
 
     def _answer(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        content = self._ask("POST", TENSORS_PATH, pack_images(images)).content
+        expected = (len(images), len(self.class_names))
+        content = self._ask("POST", TENSORS_PATH, 4 * math.prod(expected) + 4096, pack_images(images))
         try:
             log_probs = _unpack(content, "log_probs")
         except InputError as error:
             raise InputError(f"{self.url} answered {error}") from error
-        expected = (len(images), len(self.class_names))
         if tuple(log_probs.shape) != expected or log_probs.dtype != torch.float32:
             raise InputError(
                 f"{self.url} answered {log_probs.dtype} of shape {tuple(log_probs.shape)} to {len(images)} images, "
@@ -180,65 +218,112 @@ class RemoteBlackBox(BlackBox):
         check_log_probs(log_probs, self.url, self.policy.sums(len(self.class_names)))
         return log_probs
 
-    def _ask(self, method: str, path: str, content: bytes | None = None) -> Any:
-        """A response of status 200, after as much waiting as that takes.
+    def _ask(self, method: str, path: str, most: int, content: bytes | None = None) -> bytes:
+        """The content, of ``most`` bytes, of a response of status 200, after as much waiting as that takes.
 
         Raises:
-            InputError: the server refuses, fails again and again, or wants to be left alone for too long.
+            InputError: the server refuses, fails again and again, says too much, or wants to be left alone for long.
         """
-        httpx = require("httpx", "remote")
-        key = os.environ.get(KEY_VARIABLE)
-        headers = {"Content-Type": TENSORS_TYPE} | ({"Authorization": f"Bearer {key}"} if key else {})
-        failures = 0
+        failures, waited = 0, 0.0
         while True:
             try:
-                response = _client().request(method, self.url + path, content=content, headers=headers)
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                said = f"cannot be reached ({' '.join(str(error).split()) or type(error).__name__})"
+                reply = _send(method, self.url + path, content, most)
+            except ConnectionError as error:
+                said = f"cannot be reached ({error})"
             else:
-                if response.status_code == 200:
-                    return response
-                said = f"answered {response.status_code}: {_detail(response)}"
-                if response.status_code == 429:
-                    time.sleep(self._wait(response))
-                    continue
-                if response.status_code == 401:
+                if reply.status == 200:
+                    return reply.content
+                said = f"answered {reply.status}: {_detail(reply)}"
+                if reply.status == 401:
                     raise InputError(
-                        f"{self.url} answers only those who have a key{' that it knows' if key else ''}; put yours "
-                        f"into the environment variable {KEY_VARIABLE}"
+                        f"{self.url} answers only those who have a key that it knows; put yours into the environment "
+                        f"variable {KEY_VARIABLE}"
                     )
-                if response.status_code not in MAY_PASS:
+                if reply.status == 429 or (reply.status in WAITS and reply.retry_after is not None):
+                    seconds = _seconds(reply.retry_after)
+                    waited += seconds
+                    if waited > PATIENCE:
+                        raise InputError(
+                            f"{self.url} answers no more images for {seconds:,.0f} s ({_detail(reply)}); run the same "
+                            "command again then: audits and attacks keep what it answered before"
+                        )
+                    _sleep(seconds)
+                    continue
+                if reply.status not in MAY_PASS:
                     raise InputError(f"{self.url} {said}")
             if failures == len(PAUSES):
                 raise InputError(
                     f"{self.url} {said}, {failures + 1} times in a row; see that it is running, and run the same "
-                    "command again: what it answered before is kept where an audit keeps answers"
+                    "command again: audits and attacks keep what it answered before"
                 )
-            time.sleep(PAUSES[failures])
+            _sleep(PAUSES[failures])
             failures += 1
 
-    def _wait(self, response: Any) -> float:
-        """Seconds until the server wants to be asked again."""
-        try:
-            seconds = max(0.0, float(response.headers.get("Retry-After", "1")))
-        except ValueError:  # a date
-            seconds = math.inf
-        if seconds > PATIENCE:
-            raise InputError(
-                f"{self.url} answers no more images for {seconds:,.0f} s ({_detail(response)}); run the same command "
-                "again then: what it answered before is kept where an audit keeps answers"
-            )
-        return seconds
+
+def _send(method: str, url: str, content: bytes | None, most: int) -> Reply:
+    """Ask once.
+
+    Raises:
+        ConnectionError: no answer came, which may be another time.
+        InputError: the question cannot be sent, or the answer does not end.
+    """
+    httpx = require("httpx", "remote")
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    headers = {"Content-Type": TENSORS_TYPE, "Accept-Encoding": "identity"}
+    if key:
+        check_key(key, f"the environment variable {KEY_VARIABLE}")
+        headers["Authorization"] = f"Bearer {key}"
+    received, until = bytearray(), time.monotonic() + TIMEOUT
+    try:
+        with _client().stream(method, url, content=content, headers=headers) as response:
+            for part in response.iter_bytes(65536):
+                received += part
+                if len(received) > most and response.status_code == 200:
+                    raise InputError(
+                        f"{url} answered more than the {most:,} bytes that an answer has; it is another API"
+                    )
+                if len(received) > max(most, ERROR_SIZE) or time.monotonic() > until:
+                    break
+            if time.monotonic() > until:
+                raise ConnectionError(f"its answer took more than {TIMEOUT:.0f} s")
+            return Reply(response.status_code, bytes(received), response.headers.get("Retry-After"))
+    except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        raise ConnectionError(_clean(str(error)) or type(error).__name__) from error
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ImportError) as error:
+        raise InputError(
+            f"{url} cannot be asked ({_clean(str(error))}); check the URL, and the proxy if there is one"
+        ) from error
 
 
 @cache
 def _client() -> Any:
     """One per process, so that connections are kept."""
-    return require("httpx", "remote").Client(timeout=TIMEOUT)
-
-
-def _detail(response: Any) -> str:
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return " ".join(response.text[:200].split()) or "nothing"
+        return require("httpx", "remote").Client(timeout=TIMEOUT)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"the proxy of this environment cannot be used ({_clean(str(error))}); correct it") from error
+
+
+def _seconds(retry_after: str | None) -> float:
+    """How long a server wants to be left alone: a number or a date; at least a second, so that it is never stormed.
+
+    >>> _seconds("7"), _seconds("0"), _seconds(None), _seconds("soon"), _seconds("nan")
+    (7.0, 1.0, 1.0, 1.0, 1.0)
+    """
+    try:
+        seconds = float(retry_after or 1)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(str(retry_after))
+        except ValueError:
+            return 1.0
+        now = datetime.now(UTC)
+        seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+    return seconds if seconds > 1 else 1.0
+
+
+def _detail(reply: Reply) -> str:
+    try:
+        return _clean(str(json.loads(reply.content)["detail"]))
+    except MALFORMED:
+        return _clean(reply.content[: 2 * WORDS].decode(errors="replace")) or "nothing"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ def save_defended(box: BlackBox, folder: Path) -> None:
     """Write a checkpoint and the output defences around it to a new folder.
 
     ``teacher/`` is the checkpoint, ``defences.json`` holds the settings of the stack, and ``defences.safetensors`` what
-    they learnt. The settings hold the key of keyed noise, so only the user who wrote them can read them: keep the
-    folder as you keep a password. The folder is there as a whole or not at all.
+    they learnt. The settings hold the key of keyed noise, so only the user who wrote the folder can look into it: keep
+    it as you keep a password. The folder is there as a whole or not at all.
 
     Args:
         box: as :func:`~undistill.blackbox.defend` makes it of a checkpoint or a classifier.
@@ -50,8 +51,8 @@ def save_defended(box: BlackBox, folder: Path) -> None:
 
     Raises:
         InputError: something stands at ``folder``; no output defence is there, or one of the user's own; an access
-            policy lies around the box, or what is defended is no classifier in this process; or a defence asks a
-            surrogate about every image.
+            policy lies around the box, or what is defended is no classifier in this process; a defence asks a surrogate
+            about every image; or a secret is the public default.
         OSError: the disk is full or cannot be written.
     """
     check_new(folder)
@@ -60,7 +61,10 @@ def save_defended(box: BlackBox, folder: Path) -> None:
         stack.insert(0, box)
         box = box.box
     if not isinstance(box, LocalBlackBox):
-        raise InputError(f"{box.name!r} is no checkpoint or classifier, so it cannot be saved with its defences")
+        raise InputError(
+            f"{box.name!r} is no checkpoint or classifier, so it cannot be saved with its defences; name a checkpoint, "
+            "or serve it from Python (undistill.serve.create_app)"
+        )
     if not stack:
         raise InputError(f"{box.name!r} has no output defence around it; save it as a checkpoint")
     foreign = [one.defence.name for one in stack if OUTPUT_DEFENCES.get(one.defence.name) is not type(one.defence)]
@@ -68,6 +72,14 @@ def save_defended(box: BlackBox, folder: Path) -> None:
         raise InputError(
             f"{', '.join(foreign)}: only defences of undistill itself can be saved, for loading must not run other code"
         )
+    for defence in (one.defence for one in stack):
+        secrets = [one for one in fields(defence) if not one.repr]  # type: ignore[arg-type]
+        public = [one.name for one in secrets if getattr(defence, one.name) == one.default]
+        if public:
+            raise InputError(
+                f"the {public[0]} of {defence.name} is the public default, by which anybody can take it away; set one "
+                f"of your own: {defence.name}:{public[0]}=SECRET"
+            )
     tensors = {
         f"{place}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
         for place, one in enumerate(stack)
@@ -77,7 +89,7 @@ def save_defended(box: BlackBox, folder: Path) -> None:
     description = {
         "format": FORMAT,
         "undistill": version("undistill"),
-        "teacher": box.name,
+        "fingerprint": stack[-1].fingerprint,
         "defences": [
             {"name": one.defence.name, "settings": settings_of(one.defence), "learnt_from": one.learnt_from}
             for one in stack
@@ -86,10 +98,11 @@ def save_defended(box: BlackBox, folder: Path) -> None:
     }
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(mode=0o700)  # before anything is in it: it will hold keys
         save_checkpoint(box.classifier, temporary / _TEACHER)
         write_atomic(temporary / _TENSORS, content)
         write_json(temporary / _DESCRIPTION, description)
-        (temporary / _DESCRIPTION).chmod(0o600)
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -105,26 +118,32 @@ def load_defended(folder: Path, *, name: str | None = None, trust_import_path: b
 
     Args:
         folder: as :func:`save_defended` wrote it.
-        name: of the teacher without its defences; by default what it was called.
+        name: of the teacher without its defences; by default that of the folder.
         trust_import_path: let the checkpoint import and run the code that it names.
 
     Raises:
-        InputError: something is missing or damaged, or written by a newer undistill.
+        InputError: something is missing, damaged, exchanged, or written by a newer undistill.
     """
     about = _read(folder)
     classifier = load_checkpoint(folder / _TEACHER, trust_import_path=trust_import_path)
-    box: BlackBox = LocalBlackBox(name or about["teacher"], classifier)
+    box: BlackBox = LocalBlackBox(name or folder.resolve().name, classifier)
     state = _state(folder, about["sha256"])
     try:
         for place, made in enumerate(about["defences"]):
-            defence = OUTPUT_DEFENCES[made["name"]](**made["settings"])
+            kind = OUTPUT_DEFENCES[made["name"]]
+            defence = kind(**made["settings"])
             start = f"{place}."
             learnt = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
             box = DefendedBlackBox(box, defence, defence.restore(learnt), made["learnt_from"])
-    except (KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / _DESCRIPTION} is damaged ({error!r}); set the defences up again") from error
-    if not isinstance(box, DefendedBlackBox):
-        raise InputError(f"{folder / _DESCRIPTION} names no defence; set them up again")
+    if not isinstance(box, DefendedBlackBox) or box.fingerprint != about["fingerprint"]:
+        raise InputError(
+            f"{folder} is not what was saved there: teacher, defences and what they learnt do not belong together; set "
+            "the defences up again"
+        )
     return box
 
 
@@ -134,12 +153,9 @@ def _read(folder: Path) -> dict[str, Any]:
         about = json.loads(path.read_bytes())
         made_in = int(about["format"])
         if made_in <= FORMAT:
-            return {
-                "teacher": str(about["teacher"]),
-                "sha256": str(about["sha256"]),
-                "defences": list(about["defences"]),
-            }
-    except (ValueError, KeyError, TypeError) as error:
+            texts = {name: str(about[name]) for name in ("fingerprint", "sha256")}
+            return texts | {"defences": list(about["defences"])}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}); set the defences up again") from error
     raise InputError(
         f"{folder} was saved in format {made_in} by undistill {about.get('undistill')}; this undistill reads up to "

@@ -354,7 +354,8 @@ def utility(
     boxes = [box for box in served if isinstance(box, BlackBox)]
     defended = [box for box in boxes if box.undefended is not box]
     plain = [opened(named) for named in against or []]
-    plan = plan_comparison([*(box.undefended for box in boxes), *defended], against=plain)
+    own = {box.undefended.fingerprint: box.undefended for box in reversed(boxes)}  # of several, the first's name
+    plan = plan_comparison([*reversed(own.values()), *defended], against=plain)
     if plot is not None:
         check_trade_off(plan, plot)
     with Console(stderr=True).status("") as status:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from undistill.audit import check_split
-from undistill.blackbox import PROBE_IMAGES, Predictions, open_black_box, stream_predictions
+from undistill.blackbox import PROBE_IMAGES, Predictions, is_url, open_black_box, stream_predictions
 from undistill.cli.options import OutputDefenceOptions, TaskOptions
 from undistill.errors import InputError
 from undistill.information import DEFAULT_POWERS
@@ -30,7 +30,11 @@ def find_files(names: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     others = []
     for name in names:
-        found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name, recursive=True))
+        found = (
+            [name]
+            if is_url(name) or Path(name).exists() or not glob.has_magic(name)
+            else sorted(glob.glob(name, recursive=True))
+        )
         if not found:
             raise InputError(f"no file fits the pattern {name!r}; check the path")
         files += [Path(one) for one in found if Path(one).suffix in (*PREDICTIONS, PARTIAL)]

@@ -3,11 +3,9 @@
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any, TypeVar, get_args, get_origin
 
 from undistill.attacks import AS_RELEASED, ATTACKS, Attack
-from undistill.blackbox import Access, Decimals, FullAccess, LabelAccess, TopK
 from undistill.errors import InputError, unknown_name
 from undistill.tasks import FreshImages, NoImages, OtherImages, QueryData, Task, TrainingImages
 
@@ -82,30 +80,6 @@ def _convert(what: str, text: str, kind: Any) -> Any:
     except ValueError:
         words = {int: "a whole number", float: "a number"}[kind]
         raise InputError(f"{what} is {text!r}, must be {words}") from None
-
-
-def parse_access(text: str) -> Access:
-    """``full``, ``decimals:D``, ``top-k:K``, ``top-k-raw:K`` or ``label`` as a value.
-
-    >>> parse_access("top-k-raw:5")
-    TopK(k=5, renormalised=False)
-    """
-    numbered: dict[str, Callable[[int], Access]] = {
-        "decimals": Decimals,
-        "top-k": TopK,
-        "top-k-raw": partial(TopK, renormalised=False),
-    }
-    plain: dict[str, Callable[[], Access]] = {"full": FullAccess, "label": LabelAccess}
-    name, colon, number = text.partition(":")
-    if name in plain:
-        if colon:
-            raise InputError(f"access {text!r} takes no number; write {name}")
-        return plain[name]()
-    if name not in numbered:
-        raise unknown_name("access", name, [*plain, *numbered])
-    if not number:
-        raise InputError(f"access {text!r} needs a number; write {name}:3, for example")
-    return numbered[name](_convert(f"access {text!r}: the number", number, int))
 
 
 def parse_data(text: str, other: Callable[[], Task]) -> QueryData:

@@ -17,10 +17,12 @@ from undistill.blackbox import (
     TeacherLike,
     defend,
     is_defended,
+    is_url,
     open_black_box,
+    parse_access,
 )
 from undistill.blackbox.queries import QueryMode
-from undistill.cli.methods import parse_access, parse_data, parse_method
+from undistill.cli.methods import parse_data, parse_method
 from undistill.defences.output import OUTPUT_DEFENCES
 from undistill.errors import InputError
 from undistill.settings import settings_of
@@ -99,12 +101,13 @@ class OutputDefenceOptions:
     "Checkpoint that stands for the attacker's student, for the defences that can make use of one."
 
     def around(self, teacher: TeacherLike, task: Task, *, trust_import_path: bool) -> TeacherLike:
-        """The teacher behind the defences, or behind those that it was saved with; without any, as it is."""
+        """The teacher behind the defences; without any, one that may limit its answers by itself is opened, all others
+        are as they are."""
         texts = self.output_defence or []
         if not texts:
             if self.surrogate is not None:
                 raise InputError("--surrogate is for an output defence; add --output-defence NAME, or leave it out")
-            if isinstance(teacher, str | Path) and is_defended(Path(teacher)):
+            if isinstance(teacher, str) and (is_url(teacher) or is_defended(Path(teacher))):
                 return open_black_box(
                     teacher,
                     class_names=task.class_names,

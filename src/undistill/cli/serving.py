@@ -8,11 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from undistill.blackbox import BlackBox, LocalBlackBox, check_new, is_defended, load_defended, save_defended
+from undistill.blackbox import BlackBox, LocalBlackBox, check_new, is_defended, is_url, load_defended, save_defended
 from undistill.cli.options import OutputDefenceOptions, TaskOptions, Whole
 from undistill.errors import InputError, require
 from undistill.models import load_checkpoint
 from undistill.serve import MAX_IMAGES, Clients, Meter, create_app, read_keys
+
+CONNECTIONS = 128  # at a time; more are told to come later
+GRACE = 5  # seconds that requests have to end after Ctrl-C
 
 
 def defend(
@@ -30,19 +33,24 @@ def defend(
     teacher: str
         A checkpoint folder.
     out: Path
-        A new folder.
+        A new folder; its name becomes the teacher's.
     trust_import_path: bool
         Let a checkpoint whose architecture is package.module:callable import and run that code.
     """
     if defences is None or not defences.output_defence:
         raise InputError("no output defence is named; add --output-defence NAME (see: undistill list defences)")
     check_new(out)
+    if is_url(teacher) or (":" in teacher and not Path(teacher).exists()):
+        raise InputError(
+            f"{teacher!r} is no checkpoint folder, and nothing else can be saved with its defences; serve it from "
+            "Python (undistill.serve.create_app)"
+        )
     box = defences.around(teacher, task.load(), trust_import_path=trust_import_path)
     assert isinstance(box, BlackBox)
     save_defended(box, out)
     console = Console(soft_wrap=True, highlight=False)
     say_defences(console, box.defences)
-    console.print(f"{box.name}: saved in {out}; to serve it: undistill serve {out}", markup=False)
+    console.print(f"Saved in {out}; to serve it: undistill serve {out}", markup=False)
     return 0
 
 
@@ -102,9 +110,19 @@ def serve(
         max_images=max_images,
     )
     with _listen(host, port) as listening:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        _say(box, url, clients, meter)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        # A wildcard is no address to be asked at.
+        named = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        _say(box, f"http://{named}:{listening.getsockname()[1]}", clients, meter)
+        # What a client says of his address is not believed: he could have a new one for every question.
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE,
+        )
+        server = uvicorn.Server(config)
         with suppress(KeyboardInterrupt):  # uvicorn has ended what was running, and then says how it was stopped
             server.run(sockets=[listening])
     return 0
@@ -122,6 +140,8 @@ def say_defences(console: Console, defences: Sequence[dict[str, Any]]) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not host:
+        raise InputError("--host is empty; name an address, 0.0.0.0 for all of this machine's")
     if not 0 <= port < 2**16:
         raise InputError(f"--port is {port}, must be 1 to {2**16 - 1}, or 0 for a free one")
     try:

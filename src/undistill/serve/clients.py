@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from undistill.blackbox import check_key
 from undistill.errors import InputError
 
 LEAST_KEY = 16  # characters; shorter ones can be found by trying
@@ -44,7 +45,7 @@ def read_keys(path: Path) -> Clients:
             characters, or a name or key that stands there twice.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     names: dict[str, str] = {}
@@ -60,6 +61,7 @@ def read_keys(path: Path) -> Clients:
                 f"{path}, line {number}: the key of {name!r} has {len(key)} characters, must have at least {LEAST_KEY}"
                 "; make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
             )
+        check_key(key, f"{path}, line {number}: the key of {name!r}")
         if name in names.values() or _hash(key) in names:
             raise InputError(
                 f"{path}, line {number}: the name or the key of {name!r} stands there before; give each once"

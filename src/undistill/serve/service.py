@@ -1,5 +1,6 @@
 """The application: what can be asked of a teacher over HTTP, and how much of it."""
 
+import asyncio
 import json
 import math
 import threading
@@ -18,9 +19,11 @@ from undistill.blackbox import (
     TENSORS_PATH,
     TENSORS_TYPE,
     BlackBox,
+    Served,
     unpack_images,
 )
 from undistill.blackbox.box import QUERY_BATCH
+from undistill.blackbox.remote import MALFORMED
 from undistill.errors import InputError, check_whole, require
 from undistill.serve.clients import Clients
 
@@ -28,7 +31,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MAX_IMAGES = 256
-CHARACTERS = 32  # of a number in JSON at most, with what stands around it
+CHARACTERS = 24  # of a number in JSON at most, with the comma: Python writes 21
+MAX_JSON = 2**24  # bytes; a list of numbers takes many times as much memory once it is parsed
+HEADER = 4096  # bytes of a body beside the images
+READING = 60.0  # seconds in which a body must have come
+WAITING = 16  # requests that wait for the teacher; more are told to come later
+LATER = 2  # seconds after which they should
 
 
 class Meter:
@@ -37,7 +45,7 @@ class Meter:
     Args:
         rates: such as ``1000/minute`` or ``50000/year``, all of which hold; none is no limit.
         store: where counts are kept, as the library ``limits`` names it: ``memory://`` for this process alone,
-            ``redis://HOST:PORT`` to share them among servers and to keep them over restarts.
+            ``redis://HOST:PORT`` (needs the package redis) to share them among servers and to keep them over restarts.
 
     Raises:
         InputError: a rate or a store that cannot be understood, or a store that cannot be reached.
@@ -49,7 +57,7 @@ class Meter:
         (0.0, 0.0, True)
 
     Images are counted, not requests: a request can hold many. Windows are fixed, so up to twice as many images pass
-    around the end of one.
+    around the end of one; and servers that share a store let some more pass when they ask it at the same moment.
     """
 
     def __init__(self, rates: Sequence[str] = (), store: str = "memory://") -> None:
@@ -59,37 +67,46 @@ class Meter:
         self.rates: list[Any] = []
         for rate in rates:
             try:
-                self.rates += limits.parse_many(rate)
+                parsed = limits.parse_many(rate)
             except ValueError as error:
                 raise InputError(
                     f"rate {rate!r} is none; write it as 1000/minute, 20000/day or 100/10 seconds"
                 ) from error
-        for item in self.rates:
-            if item.amount < 1:
-                raise InputError(f"rate '{item}' lets nothing through; allow at least 1 image")
+            if any(item.amount < 1 for item in parsed):
+                raise InputError(f"rate {rate!r} lets nothing through; allow at least 1 image")
+            self.rates += parsed
+        where = store.rpartition("@")[2]  # before it there may be a password
         try:
-            storage = require("limits.storage", "serve").storage_from_string(store)
+            storage = require("limits.storage", "serve").storage_from_string(store, wrap_exceptions=True)
+            self._limiter = require("limits.strategies", "serve").FixedWindowRateLimiter(storage)
             reached = storage.check()
         except Exception as error:  # each kind of storage has its own
             raise InputError(
-                f"the store of rates {store!r} cannot be used ({' '.join(str(error).split())}); name memory:// or "
-                "redis://HOST:PORT"
+                f"the store of rates {where!r} cannot be used ({type(error).__name__}); name memory://, or "
+                "redis://HOST:PORT with the package redis installed"
             ) from error
         if not reached:
-            raise InputError(f"the store of rates {store!r} does not answer; see that it is running")
-        self._limiter = require("limits.strategies", "serve").FixedWindowRateLimiter(storage)
+            raise InputError(f"the store of rates {where!r} does not answer; see that it is running")
 
     def seconds_to_wait(self, client: str, images: int) -> float:
         """Count the images of a request and return 0; or, if they are too many now, count nothing and return how long
-        to wait until they may be asked about."""
-        with self._lock:
-            full = [item for item in self.rates if not self._limiter.test(item, client, cost=images)]
-            if full:
+        to wait until they may be asked about.
+
+        Raises:
+            ConnectionError: the store of the counts does not answer.
+        """
+        lost = require("limits.errors", "serve").StorageError
+        try:
+            with self._lock:
+                full = [item for item in self.rates if not self._limiter.test(item, client, cost=images)]
+                # Another server may have counted in between; then the images are counted, and yet refused.
+                full += [item for item in self.rates if not full and not self._limiter.hit(item, client, cost=images)]
+                if not full:
+                    return 0.0
                 ends = [self._limiter.get_window_stats(item, client).reset_time for item in full]
-                return max(1.0, max(ends) - time.time())
-            for item in self.rates:
-                self._limiter.hit(item, client, cost=images)
-        return 0.0
+        except lost as error:
+            raise ConnectionError("the store of the counts does not answer") from error
+        return max(1.0, max(ends) - time.time())
 
 
 def create_app(
@@ -133,36 +150,72 @@ def create_app(
     """
     require("fastapi", "serve")
     from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from starlette.requests import ClientDisconnect
 
     check_whole("the number of images in a request", max_images)
     if max_images < 1:
         raise InputError(f"a request may hold {max_images} images, must be at least 1")
     meter = meter or Meter()
     most = min([max_images, *(item.amount for item in meter.rates)])
-    one_at_a_time = threading.Lock()  # PyTorch uses all cores for one batch
-    longest = max_images * math.prod(input_shape) * CHARACTERS + 4096
+    one_at_a_time = threading.Lock()  # PyTorch uses all cores for one batch, and parsing JSON takes much memory
+    waiting = threading.BoundedSemaphore(WAITING)
+    policy = box.policy.equivalent(len(class_names)) if isinstance(box.policy, Served) else box.policy
 
     def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
         return HTTPException(status, detail, headers)
 
     def client_of(request: Request) -> str:
-        """Who asks, once it is known that he may and that his request is not too long to be read."""
         address = request.client.host if request.client else "unknown"
         client = clients.named(request.headers.get("Authorization"), address)
         if client is None:
             raise refuse(
                 401, "no valid key; send the header 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
             )
-        length = request.headers.get("Content-Length")
-        if length is None:
-            raise refuse(411, "the request does not say how long it is; send the header Content-Length")
-        if int(length) > longest:
-            raise refuse(
-                413, f"{int(length):,} bytes are more than a request may have; ask about at most {max_images} images"
-            )
         return client
 
-    def answer(images: Float[Tensor, "..."], client: str) -> Float[Tensor, "n classes"]:
+    async def content_of(request: Request, longest: int) -> bytes:
+        """The body, of which no more is read than it may have, whatever it says of its length."""
+        read = bytearray()
+        try:
+            async with asyncio.timeout(READING):
+                async for part in request.stream():
+                    read += part
+                    if len(read) > longest:
+                        raise refuse(
+                            413,
+                            f"more than the {longest:,} bytes that a request may have; ask about at most {most} images "
+                            f"at once, or send tensors to {TENSORS_PATH}, which are smaller",
+                        )
+        except TimeoutError:
+            raise refuse(408, f"the request did not end within {READING:.0f} s; send it at once") from None
+        except ClientDisconnect:
+            raise refuse(400, "the request broke off") from None
+        return bytes(read)
+
+    async def json_of(request: Request) -> tuple[bytes, str]:
+        client = client_of(request)
+        return await content_of(request, min(MAX_JSON, most * math.prod(input_shape) * CHARACTERS + HEADER)), client
+
+    async def tensors_of(request: Request) -> tuple[bytes, str]:
+        client = client_of(request)
+        return await content_of(request, 4 * most * math.prod(input_shape) + HEADER), client
+
+    def answer(body: tuple[bytes, str], unpack: Callable[[bytes], Tensor]) -> Float[Tensor, "n classes"]:
+        if not waiting.acquire(blocking=False):
+            raise refuse(503, f"{WAITING} requests are waiting already; come later", {"Retry-After": str(LATER)})
+        try:
+            with one_at_a_time:
+                images = checked(body[0], unpack)
+                admit(body[1], len(images))
+                return torch.cat([box.log_probs(part).cpu() for part in images.split(QUERY_BATCH)])
+        finally:
+            waiting.release()
+
+    def checked(content: bytes, unpack: Callable[[bytes], Tensor]) -> Float[Tensor, "n *shape"]:
+        try:
+            images = unpack(content)
+        except InputError as error:
+            raise refuse(422, str(error)) from error
         expected = ("n", *input_shape)
         if images.ndim == 0 or tuple(images.shape[1:]) != tuple(input_shape) or len(images) == 0:
             raise refuse(422, f"images have shape {tuple(images.shape)}, must have ({', '.join(map(str, expected))})")
@@ -172,23 +225,18 @@ def create_app(
             raise refuse(422, f"image {first} holds values that are not in [0, 1]; divide bytes by 255")
         if len(images) > most:
             raise refuse(413, f"{len(images)} images in one request, may be at most {most}; ask about fewer at once")
-        wait = meter.seconds_to_wait(client, len(images))
-        if wait:
-            raise refuse(
-                429,
-                f"{client!r} may ask about {meter.words} images",
-                {"Retry-After": str(math.ceil(wait))},
-            )
-        with one_at_a_time:
-            return torch.cat([box.log_probs(part).cpu() for part in images.split(QUERY_BATCH)])
+        return images
 
-    app = FastAPI(
-        title=name,
-        summary="A classifier.",
-        version="1",
-        docs_url=None,
-        redoc_url=None,  # pages that load from elsewhere
-    )
+    def admit(client: str, images: int) -> None:
+        try:
+            wait = meter.seconds_to_wait(client, images)
+        except ConnectionError as error:
+            raise refuse(503, f"{error}; come later", {"Retry-After": str(LATER)}) from error
+        if wait:
+            raise refuse(429, f"{client!r} may ask about {meter.words} images", {"Retry-After": str(math.ceil(wait))})
+
+    # Without the pages of FastAPI that load from elsewhere.
+    app = FastAPI(title=name, summary="A classifier.", version="1", docs_url=None, redoc_url=None)
 
     @app.get(MODEL_PATH, summary="What is served")
     def model() -> dict[str, Any]:
@@ -196,16 +244,9 @@ def create_app(
             "name": name,
             "classes": list(class_names),
             "input_shape": list(input_shape),
-            "access": box.access,
-            "sentence": box.policy.sentence,
+            "access": str(policy),
             "max_images": most,
         }
-
-    async def content_of(request: Request) -> tuple[bytes, str]:
-        client = client_of(request)
-        return await request.body(), client
-
-    read = Depends(content_of)
 
     def said(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
         return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
@@ -213,16 +254,11 @@ def create_app(
     numbers = {"type": "array", "description": f"n images of shape {list(input_shape)}, values in [0, 1]", "items": {}}
     json_body = said("application/json", {"type": "object", "properties": {"images": numbers}, "required": ["images"]})
     tensor_body = said(TENSORS_TYPE, {"type": "string", "format": "binary"})
-
-    def unpacked(body: bytes, how: Callable[[bytes], Tensor]) -> Float[Tensor, "..."]:
-        try:
-            return how(body)
-        except InputError as error:
-            raise refuse(422, str(error)) from error
+    read_json, read_tensors = Depends(json_of), Depends(tensors_of)
 
     @app.post(ANSWERS_PATH, summary="Probabilities, as JSON", openapi_extra=json_body)
-    def answers(body: tuple[bytes, str] = read) -> dict[str, Any]:
-        log_probs = answer(unpacked(body[0], _images_of_json), body[1])
+    def answers(body: tuple[bytes, str] = read_json) -> dict[str, Any]:
+        log_probs = answer(body, _images_of_json)
         predicted = [class_names[row] for row in log_probs.argmax(1).tolist()]
         return {
             "classes": list(class_names),
@@ -231,10 +267,13 @@ def create_app(
         }
 
     @app.post(
-        TENSORS_PATH, summary="Log-probabilities, as safetensors", openapi_extra=tensor_body, response_class=Response
+        TENSORS_PATH,
+        summary="Log-probabilities, as safetensors",
+        openapi_extra=tensor_body,
+        response_class=Response,
     )
-    def tensors(body: tuple[bytes, str] = read) -> Response:
-        log_probs = answer(unpacked(body[0], unpack_images), body[1])
+    def tensors(body: tuple[bytes, str] = read_tensors) -> Response:
+        log_probs = answer(body, unpack_images)
         return Response(save({"log_probs": log_probs.contiguous()}), media_type=TENSORS_TYPE)
 
     return app
@@ -251,7 +290,7 @@ def _images_of_json(body: bytes) -> Float[Tensor, "..."]:
     """
     try:
         return torch.tensor(json.loads(body)["images"], dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except MALFORMED as error:
         reason = " ".join(str(error).split())
         raise InputError(
             'the body must be JSON such as {"images": [...]}, with nested lists of numbers, of equal lengths '

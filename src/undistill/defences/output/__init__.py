@@ -3,6 +3,7 @@
 from undistill.defences.output.apgp import APGP
 from undistill.defences.output.centroid import CentroidServing
 from undistill.defences.output.defence import FixedDefence, Form, OutputDefence, OwnData, Transform
+from undistill.defences.output.floor import Floor
 from undistill.defences.output.mad import MAD
 from undistill.defences.output.modelguard import ModelGuardW
 from undistill.defences.output.noise import KeyedNoise
@@ -17,6 +18,7 @@ OUTPUT_DEFENCES: dict[str, type[OutputDefence]] = {
         KeepTopK,
         Rounding,
         HighConfidence,
+        Floor,
         KeyedNoise,
         ReverseSigmoid,
         MAD,
@@ -33,6 +35,7 @@ __all__ = [
     "OUTPUT_DEFENCES",
     "CentroidServing",
     "FixedDefence",
+    "Floor",
     "Form",
     "HighConfidence",
     "KeepTopK",
