@@ -47,8 +47,8 @@ def classifier(teacher):
 def test_every_defence_comes_back_with_the_same_answers_and_name(name, classifier, digits, probe, tmp_path):
     kind = OUTPUT_DEFENCES[name]
     box = defend(classifier, [kind(key="mine") if kind is KeyedNoise else kind()], digits, name="served")
-    save_defended(box, tmp_path / "served")
-    again = load_defended(tmp_path / "served")
+    save_defended(box, str(tmp_path / "served"))
+    again = load_defended(str(tmp_path / "served"))
     assert torch.equal(again.log_probs(probe), box.log_probs(probe))
     assert (again.name, again.fingerprint, again.policy) == (box.name, box.fingerprint, box.policy)
     assert again.defences == box.defences

@@ -28,17 +28,17 @@ _TENSORS = "defences.safetensors"
 _TEACHER = "teacher"
 
 
-def check_new(folder: Path) -> None:
+def check_new(folder: str | Path) -> None:
     """Refuse a folder where something stands.
 
     Raises:
         InputError: something does.
     """
-    if folder.exists():
+    if Path(folder).exists():
         raise InputError(f"{folder} is there already; name a new folder")
 
 
-def save_defended(box: BlackBox, folder: Path) -> None:
+def save_defended(box: BlackBox, folder: str | Path) -> None:
     """Write a checkpoint and the output defences around it to a new folder.
 
     ``teacher/`` is the checkpoint, ``defences.json`` holds the settings of the stack, and ``defences.safetensors`` what
@@ -56,6 +56,7 @@ def save_defended(box: BlackBox, folder: Path) -> None:
         OSError: the disk is full or cannot be written.
     """
     check_new(folder)
+    folder = Path(folder)
     stack: list[DefendedBlackBox] = []
     while isinstance(box, DefendedBlackBox):
         stack.insert(0, box)
@@ -108,12 +109,12 @@ def save_defended(box: BlackBox, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_defended(folder: Path) -> bool:
+def is_defended(folder: str | Path) -> bool:
     """Whether a folder is one that :func:`save_defended` wrote."""
-    return (folder / _DESCRIPTION).is_file()
+    return (Path(folder) / _DESCRIPTION).is_file()
 
 
-def load_defended(folder: Path, *, name: str | None = None, trust_import_path: bool = False) -> DefendedBlackBox:
+def load_defended(folder: str | Path, *, name: str | None = None, trust_import_path: bool = False) -> DefendedBlackBox:
     """The teacher and its defences, with the fingerprint that they had, so that kept answers are still theirs.
 
     Args:
@@ -124,6 +125,7 @@ def load_defended(folder: Path, *, name: str | None = None, trust_import_path: b
     Raises:
         InputError: something is missing, damaged, exchanged, or written by a newer undistill.
     """
+    folder = Path(folder)
     about = _read(folder)
     classifier = load_checkpoint(folder / _TEACHER, trust_import_path=trust_import_path)
     box: BlackBox = LocalBlackBox(name or folder.resolve().name, classifier)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
@@ -107,7 +106,7 @@ class OutputDefenceOptions:
         if not texts:
             if self.surrogate is not None:
                 raise InputError("--surrogate is for an output defence; add --output-defence NAME, or leave it out")
-            if isinstance(teacher, str) and (is_url(teacher) or is_defended(Path(teacher))):
+            if isinstance(teacher, str) and (is_url(teacher) or is_defended(teacher)):
                 return open_black_box(
                     teacher,
                     class_names=task.class_names,

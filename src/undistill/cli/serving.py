@@ -160,6 +160,7 @@ def _say(box: BlackBox, url: str, clients: Clients, meter: Meter) -> None:
         f"{box.undefended.name}{around}: {box.policy.sentence}.",
         f"Who may ask: {', '.join(clients.names.values()) or 'everybody who reaches this address'}; "
         f"images: {meter.words or 'without a limit'}.",
-        f"Serving at {url} (Ctrl-C stops it). To audit it: undistill audit {url} --task NAME --out FOLDER",
+        f"To audit it: undistill audit {url} --task NAME --out FOLDER",
+        f"Serving at {url} (Ctrl-C stops it).",
     ]
     Console(soft_wrap=True, highlight=False).print(*lines, sep="\n", markup=False)
