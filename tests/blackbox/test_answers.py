@@ -53,7 +53,7 @@ def test_answers_are_those_to_the_epochs_view(digits, box, tmp_path):
     )
 
 
-def test_what_came_before_an_interruption_is_not_asked_again(digits, teacher, box, tmp_path):
+def test_what_came_before_an_interruption_is_not_asked_again(digits, teacher, box, tmp_path, monkeypatch):
     whole = AnswerCache(tmp_path / "whole").get(box, digits, usual(0, 0))
 
     class Broken(Counted):
@@ -69,6 +69,18 @@ def test_what_came_before_an_interruption_is_not_asked_again(digits, teacher, bo
     assert torch.equal(cache.get(box, digits, usual(0, 0)), whole)
     assert box.images == len(digits.train) - 5 * QUERY_BATCH
     assert len(list((tmp_path / "cut").glob("*/*"))) == 1, "the begun page is gone"
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    again = AnswerCache(tmp_path / "full")
+    with pytest.raises(KeyboardInterrupt):
+        again.get(Broken(LocalBlackBox("teacher", teacher())), digits, usual(0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr("undistill.blackbox.answers.write_atomic", full)
+        with pytest.raises(InputError, match="cannot be kept"):
+            again.get(box, digits, usual(0, 0))
+    assert [path.suffix for path in (tmp_path / "full").glob("*/*")] == [".begun"], "what was had is not lost"
     with pytest.raises(KeyboardInterrupt):
         cache.get(broken, digits, usual(0, 1))  # without a single answer
     assert len(list((tmp_path / "cut").glob("*/*"))) == 1

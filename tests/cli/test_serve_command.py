@@ -76,8 +76,8 @@ def test_wrong_defending_is_refused(refused, teacher, served, tmp_path):
     assert "is there already; name a new folder" in refused(*words, "--out", served)
     words = ["defend", teacher, "--task", "digits", "--output-defence", "label-only", *to]
     assert "has 3 classes, the task has 10" in refused(*words)
-    words = ["defend", "http://127.0.0.1:1", *ON_DIGITS, "--output-defence", "label-only", *to]
-    assert "is no checkpoint folder, and nothing else can be saved with its defences" in refused(*words)
+    words = ["defend", "http://ann:SECRET@127.0.0.1:1", *ON_DIGITS, "--output-defence", "label-only", *to]
+    assert "a URL is no checkpoint folder, and nothing else can be saved with its defences" in refused(*words)
     words = ["defend", teacher, *ON_DIGITS, "--output-defence", "noise", *to]
     assert "the key of noise is the public default" in refused(*words)
     assert not (tmp_path / "served").exists()
@@ -177,6 +177,9 @@ def test_two_folders_of_one_teacher_are_two_teachers(run, teacher, tmp_path):
         words = ["defend", teacher, *ON_DIGITS, "--output-defence", defence, "--out", tmp_path / name]
         assert run(*words).status == 0
     status, out, err = run("utility", tmp_path / "one", tmp_path / "two", teacher, *ON_DIGITS, "--json")
+    assert status == 0, err
+    assert [bool(group["served"]) for group in json.loads(out)["groups"]] == [False, True, True]
+    status, out, err = run("utility", tmp_path / "one", tmp_path / "two", *ON_DIGITS, "--json")
     assert status == 0, err
     assert [bool(group["served"]) for group in json.loads(out)["groups"]] == [False, True, True]
     words = ["audit", tmp_path / "one", tmp_path / "two", *ON_DIGITS, "--student", "mlp-4", "--epochs", "1"]

@@ -101,6 +101,14 @@ def test_a_floor_is_the_projection_that_an_optimiser_finds(share, reverse):
         assert divergence(q, p) <= best.fun + 1e-7
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9, 1 - 1e-8, 1 - 1e-15])
+def test_a_floor_sums_to_one_to_rounding(share):
+    rows = draw(n=200, scale=5.0)[0].double()
+    for log_probs in (rows, torch.full((3, 6), 1 / 6).log().double(), torch.eye(6).log().double()):
+        served = Floor(share).apply(torch.log_softmax(log_probs, 1), torch.zeros(len(log_probs), 1, 4, 4))
+        torch.testing.assert_close(served.exp().sum(1), torch.ones(len(served)).double(), rtol=0, atol=1e-14)
+
+
 def test_a_floor_bounds_what_any_temperature_can_bring_out():
     rows, images = draw(n=200, scale=20.0)
     served = Floor(0.5).apply(rows, images)

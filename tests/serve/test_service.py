@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import torch
+import uvicorn
 from limits.errors import StorageError
 from safetensors.torch import load, save
 
@@ -211,6 +212,69 @@ def test_a_body_that_does_not_come_is_not_waited_for(box, task, serving, monkeyp
             assert b" 408 " in connection.recv(200)
 
 
+def test_json_is_bounded_by_what_it_takes_in_memory(task, serving, monkeypatch):
+    monkeypatch.setattr(service, "MAX_JSON", 64 * service.CHARACTERS * 3)
+
+    class Uniform(BlackBox):
+        name, fingerprint = "uniform", "u" * 64
+
+        def log_probs(self, images):
+            return torch.full((len(images), 4), 0.25).log()
+
+    with serving(app_of(Uniform(), task)) as url:
+        assert httpx.post(url + ANSWERS_PATH, json={"images": torch.rand(2, *SHAPE).tolist()}).status_code == 200
+        refused = httpx.post(url + ANSWERS_PATH, json={"images": torch.rand(99, *SHAPE).tolist()})
+    assert refused.status_code == 413
+    assert refused.json()["detail"].endswith("; ask about at most 3 images at once")
+
+
+def test_large_images_make_small_requests(task):
+    with_room = create_app(
+        open_black_box(
+            lambda images: images.flatten(1)[:, :2].softmax(1), class_names=("a", "b"), probe=torch.rand(2, 3, 9, 9)
+        ),
+        class_names=("a", "b"),
+        input_shape=(3, 2048, 2048),
+    )
+    model = next(route for route in with_room.routes if getattr(route, "path", "") == MODEL_PATH)
+    assert model.endpoint()["max_images"] == 1
+
+
+def test_waiting_requests_end_with_the_server(box, task, probe):
+    asked, leave = threading.Semaphore(0), threading.Event()
+
+    class Slow(BlackBox):
+        name, fingerprint, times = "slow", "s" * 64, 0
+
+        def log_probs(self, images):
+            self.times += 1
+            asked.release()
+            assert leave.wait(30)
+            return box.log_probs(images)
+
+    slow = Slow()
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app_of(slow, task), log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with ThreadPoolExecutor(4) as pool:
+        posts = [pool.submit(post, url, probe) for _ in range(4)]
+        assert asked.acquire(timeout=30)
+        server.should_exit = True
+        with contextlib.suppress(httpx.HTTPError):
+            [waited.result() for waited in posts[1:]]
+        leave.set()
+        thread.join(timeout=30)
+        for waited in posts:
+            with contextlib.suppress(httpx.HTTPError):
+                waited.result()
+    listening.close()
+    assert not thread.is_alive()
+    assert slow.times == 1, "those that waited were not answered after the end"
+
+
 def test_too_many_at_once_are_told_to_come_later(box, task, probe, serving, monkeypatch):
     monkeypatch.setattr(service, "WAITING", 1)
     entered, leave = threading.Event(), threading.Event()
@@ -283,6 +347,11 @@ def test_each_client_has_his_own_count():
     assert meter.seconds_to_wait("ann", 3) == 0
     assert meter.seconds_to_wait("ann", 1) > 0
     assert meter.seconds_to_wait("bob", 3) == 0
+
+
+def test_a_rate_that_is_said_twice_is_one():
+    assert Meter(["4/minute", "4/minute"]).seconds_to_wait("ann", 3) == 0
+    assert len(Meter(["4/minute; 4/minute; 5/hour"]).rates) == 2
 
 
 @pytest.mark.parametrize("rate", ["fast", "10", "10/fortnight", "", "-3/minute"])

@@ -86,6 +86,7 @@ class AnswerCache(SharedAnswers):
                     found = self._asked(path, about, box, task, page)
                     held = _packed(found, about)
                     self._write(path, held)
+                    _begun(path).unlink(missing_ok=True)
                     self._allowance.left -= len(held)
                     if self._allowance.left < 0:
                         self._make_room(path)
@@ -96,18 +97,15 @@ class AnswerCache(SharedAnswers):
     ) -> Float[Tensor, "n classes"]:
         """The answers to a whole page. Those that came before an interruption are kept, and not asked for again: a box
         may allow so many questions in an hour and no more."""
-        begun = path.with_name(f"{path.name}.begun")
-        kept = _read(begun, about)
+        kept = _read(_begun(path), about)
         parts = [] if kept is None else [kept]
         try:
-            whole = ask(box, task, page, parts)
+            return ask(box, task, page, parts)
         except BaseException:
             if parts:
                 with suppress(InputError):  # what interrupted is what should be told
-                    self._write(begun, _packed(torch.cat(parts), about))
+                    self._write(_begun(path), _packed(torch.cat(parts), about))
             raise
-        begun.unlink(missing_ok=True)
-        return whole
 
     def _write(self, path: Path, held: bytes) -> None:
         try:
@@ -173,6 +171,11 @@ def _read(path: Path, about: dict[str, str]) -> Float[Tensor, "n classes"] | Non
     with suppress(OSError):
         os.utime(path)  # read just now, for :meth:`AnswerCache._make_room`
     return log_probs
+
+
+def _begun(path: Path) -> Path:
+    """Where the first answers of a page are kept until it is whole."""
+    return path.with_name(f"{path.name}.begun")
 
 
 def _packed(log_probs: Float[Tensor, "n classes"], about: dict[str, str]) -> bytes:

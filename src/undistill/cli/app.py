@@ -354,8 +354,13 @@ def utility(
     boxes = [box for box in served if isinstance(box, BlackBox)]
     defended = [box for box in boxes if box.undefended is not box]
     plain = [opened(named) for named in against or []]
-    own = {box.undefended.fingerprint: box.undefended for box in reversed(boxes)}  # of several, the first's name
-    plan = plan_comparison([*reversed(own.values()), *defended], against=plain)
+    named = [box for box in boxes if box.undefended is box]
+    known = {box.fingerprint for box in named}
+    behind: dict[str, BlackBox] = {}  # what lies behind several defences is measured once
+    for box in defended:
+        if box.undefended.fingerprint not in known:
+            behind.setdefault(box.undefended.fingerprint, box.undefended)
+    plan = plan_comparison([*named, *behind.values(), *defended], against=plain)
     if plot is not None:
         check_trade_off(plan, plot)
     with Console(stderr=True).status("") as status:

@@ -42,8 +42,8 @@ def defend(
     check_new(out)
     if is_url(teacher) or (":" in teacher and not Path(teacher).exists()):
         raise InputError(
-            f"{teacher!r} is no checkpoint folder, and nothing else can be saved with its defences; serve it from "
-            "Python (undistill.serve.create_app)"
+            f"{'a URL' if is_url(teacher) else repr(teacher)} is no checkpoint folder, and nothing else can be saved "
+            "with its defences; serve it from Python (undistill.serve.create_app)"
         )
     box = defences.around(teacher, task.load(), trust_import_path=trust_import_path)
     assert isinstance(box, BlackBox)

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 256
 CHARACTERS = 24  # of a number in JSON at most, with the comma: Python writes 21
+MAX_TENSORS = 2**26  # bytes
 MAX_JSON = 2**24  # bytes; a list of numbers takes many times as much memory once it is parsed
 HEADER = 4096  # bytes of a body beside the images
 READING = 60.0  # seconds in which a body must have come
-WAITING = 16  # requests that wait for the teacher; more are told to come later
+WAITING = 16  # requests that are read or wait for the teacher; more are told to come later
 LATER = 2  # seconds after which they should
 
 
@@ -57,7 +58,8 @@ class Meter:
         (0.0, 0.0, True)
 
     Images are counted, not requests: a request can hold many. Windows are fixed, so up to twice as many images pass
-    around the end of one; and servers that share a store let some more pass when they ask it at the same moment.
+    around the end of one. Where two servers ask a shared store at the same moment, a request that is refused may be
+    counted all the same.
     """
 
     def __init__(self, rates: Sequence[str] = (), store: str = "memory://") -> None:
@@ -74,7 +76,7 @@ class Meter:
                 ) from error
             if any(item.amount < 1 for item in parsed):
                 raise InputError(f"rate {rate!r} lets nothing through; allow at least 1 image")
-            self.rates += parsed
+            self.rates += [item for item in dict.fromkeys(parsed) if item not in self.rates]
         where = store.rpartition("@")[2]  # before it there may be a password
         try:
             storage = require("limits.storage", "serve").storage_from_string(store, wrap_exceptions=True)
@@ -149,20 +151,25 @@ def create_app(
         True
     """
     require("fastapi", "serve")
-    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi import FastAPI, HTTPException, Request, Response
+    from fastapi.concurrency import run_in_threadpool
     from starlette.requests import ClientDisconnect
 
     check_whole("the number of images in a request", max_images)
     if max_images < 1:
         raise InputError(f"a request may hold {max_images} images, must be at least 1")
     meter = meter or Meter()
-    most = min([max_images, *(item.amount for item in meter.rates)])
-    one_at_a_time = threading.Lock()  # PyTorch uses all cores for one batch, and parsing JSON takes much memory
-    waiting = threading.BoundedSemaphore(WAITING)
+    fitting = max(1, MAX_TENSORS // (4 * math.prod(input_shape)))
+    most = min([max_images, fitting, *(item.amount for item in meter.rates)])
+    turn = asyncio.Lock()  # PyTorch uses all cores for one batch, and parsing JSON takes much memory
+    taken = 0  # places of requests that are read, or wait
     policy = box.policy.equivalent(len(class_names)) if isinstance(box.policy, Served) else box.policy
 
     def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> Exception:
         return HTTPException(status, detail, headers)
+
+    def later(reason: str) -> Exception:
+        return refuse(503, f"{reason}; come later", {"Retry-After": str(LATER)})
 
     def client_of(request: Request) -> str:
         address = request.client.host if request.client else "unknown"
@@ -173,43 +180,19 @@ def create_app(
             )
         return client
 
-    async def content_of(request: Request, longest: int) -> bytes:
+    async def content_of(request: Request, a_number: int, limit: int) -> bytes:
         """The body, of which no more is read than it may have, whatever it says of its length."""
+        image = a_number * math.prod(input_shape)
+        longest = min(limit, most * image) + HEADER
         read = bytearray()
-        try:
-            async with asyncio.timeout(READING):
-                async for part in request.stream():
-                    read += part
-                    if len(read) > longest:
-                        raise refuse(
-                            413,
-                            f"more than the {longest:,} bytes that a request may have; ask about at most {most} images "
-                            f"at once, or send tensors to {TENSORS_PATH}, which are smaller",
-                        )
-        except TimeoutError:
-            raise refuse(408, f"the request did not end within {READING:.0f} s; send it at once") from None
-        except ClientDisconnect:
-            raise refuse(400, "the request broke off") from None
+        async with asyncio.timeout(READING):
+            async for part in request.stream():
+                read += part
+                if len(read) > longest:
+                    fits = min(most, limit // image)
+                    instead = f"ask about at most {fits} images at once" if fits else f"send tensors to {TENSORS_PATH}"
+                    raise refuse(413, f"more than the {longest:,} bytes that a request may have; {instead}")
         return bytes(read)
-
-    async def json_of(request: Request) -> tuple[bytes, str]:
-        client = client_of(request)
-        return await content_of(request, min(MAX_JSON, most * math.prod(input_shape) * CHARACTERS + HEADER)), client
-
-    async def tensors_of(request: Request) -> tuple[bytes, str]:
-        client = client_of(request)
-        return await content_of(request, 4 * most * math.prod(input_shape) + HEADER), client
-
-    def answer(body: tuple[bytes, str], unpack: Callable[[bytes], Tensor]) -> Float[Tensor, "n classes"]:
-        if not waiting.acquire(blocking=False):
-            raise refuse(503, f"{WAITING} requests are waiting already; come later", {"Retry-After": str(LATER)})
-        try:
-            with one_at_a_time:
-                images = checked(body[0], unpack)
-                admit(body[1], len(images))
-                return torch.cat([box.log_probs(part).cpu() for part in images.split(QUERY_BATCH)])
-        finally:
-            waiting.release()
 
     def checked(content: bytes, unpack: Callable[[bytes], Tensor]) -> Float[Tensor, "n *shape"]:
         try:
@@ -231,9 +214,36 @@ def create_app(
         try:
             wait = meter.seconds_to_wait(client, images)
         except ConnectionError as error:
-            raise refuse(503, f"{error}; come later", {"Retry-After": str(LATER)}) from error
+            raise later(str(error)) from error
         if wait:
             raise refuse(429, f"{client!r} may ask about {meter.words} images", {"Retry-After": str(math.ceil(wait))})
+
+    def answered(images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        return torch.cat([box.log_probs(part).cpu() for part in images.split(QUERY_BATCH)])
+
+    async def answer(
+        request: Request, unpack: Callable[[bytes], Tensor], a_number: int, limit: int
+    ) -> Float[Tensor, "n classes"]:
+        nonlocal taken
+        client = client_of(request)
+        if taken >= WAITING:
+            raise later(f"{WAITING} requests are waiting already")
+        taken += 1
+        try:
+            content = await content_of(request, a_number, limit)
+            async with turn:
+                images = await run_in_threadpool(checked, content, unpack)
+            await run_in_threadpool(admit, client, len(images))
+            async with turn:
+                return await run_in_threadpool(answered, images)
+        except TimeoutError:
+            raise refuse(408, f"the request did not end within {READING:.0f} s; send it at once") from None
+        except ClientDisconnect:
+            raise refuse(400, "the request broke off") from None
+        except asyncio.CancelledError:
+            raise later("the server stops") from None
+        finally:
+            taken -= 1
 
     # Without the pages of FastAPI that load from elsewhere.
     app = FastAPI(title=name, summary="A classifier.", version="1", docs_url=None, redoc_url=None)
@@ -254,11 +264,10 @@ def create_app(
     numbers = {"type": "array", "description": f"n images of shape {list(input_shape)}, values in [0, 1]", "items": {}}
     json_body = said("application/json", {"type": "object", "properties": {"images": numbers}, "required": ["images"]})
     tensor_body = said(TENSORS_TYPE, {"type": "string", "format": "binary"})
-    read_json, read_tensors = Depends(json_of), Depends(tensors_of)
 
     @app.post(ANSWERS_PATH, summary="Probabilities, as JSON", openapi_extra=json_body)
-    def answers(body: tuple[bytes, str] = read_json) -> dict[str, Any]:
-        log_probs = answer(body, _images_of_json)
+    async def answers(request: Request) -> dict[str, Any]:
+        log_probs = await answer(request, _images_of_json, CHARACTERS, MAX_JSON)
         predicted = [class_names[row] for row in log_probs.argmax(1).tolist()]
         return {
             "classes": list(class_names),
@@ -272,8 +281,8 @@ def create_app(
         openapi_extra=tensor_body,
         response_class=Response,
     )
-    def tensors(body: tuple[bytes, str] = read_tensors) -> Response:
-        log_probs = answer(body, unpack_images)
+    async def tensors(request: Request) -> Response:
+        log_probs = await answer(request, unpack_images, 4, MAX_TENSORS)
         return Response(save({"log_probs": log_probs.contiguous()}), media_type=TENSORS_TYPE)
 
     return app

@@ -70,7 +70,7 @@ def raised(probs: Float64[Tensor, "n classes"], floor: float) -> Float64[Tensor,
     """
     classes = probs.shape[1]
     ordered = probs.sort(1, descending=True).values
-    above = torch.arange(1, classes + 1, device=probs.device)
+    above = torch.arange(1, classes + 1, dtype=probs.dtype, device=probs.device)
     scales = (1 - floor * (classes - above)) / ordered.cumsum(1)  # s, were so many classes above the floor
-    count = (scales * ordered > floor).sum(1, keepdim=True)
+    count = (scales * ordered > floor).sum(1, keepdim=True).clamp_min(1)  # none but for rounding
     return torch.maximum(probs * scales.gather(1, count - 1), torch.full_like(probs, floor))
