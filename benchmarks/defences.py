@@ -42,7 +42,7 @@ UNDEFENDED = "ce"
 ATTACK_SET = ("kd", "dkd:temperature=4", "dist:temperature=4", "lskd:temperature=2", "label-only:hard=0.5")
 ATTACK_SET += ("averager-full:temperature=20",)
 ON = " on "  # "top-k:k=3 on ce": an output defence in front of a teacher
-SEARCHED = {"digits": "combined-digits", "MNIST-1D": "search-mnist1d", "CIFAR-100/20": "cifar100-20"}
+SEARCHED = {"digits": "combined-digits", "MNIST-1D": "search-mnist1d", "CIFAR-100/20": "cifar100-20-long"}
 ORDER = (("mcmi", UNDEFENDED), (UNDEFENDED, "cmim"), (UNDEFENDED, "cmim:weight=10"))  # more is expected of the first
 PREDICTORS = ("supremum", "residual_T4", "within_class_variance")
 RESAMPLES = 2000
