@@ -1,9 +1,11 @@
 """Audits in a process of their own that are stopped in the middle."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +75,21 @@ def test_an_audit_that_was_killed_goes_on_as_if_it_had_not_been(start, finish_an
     process.kill()
     process.communicate()
     finish_and_compare()
+
+
+def test_a_worker_that_begins_after_its_audit_was_killed_ends(tmp_path):
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "file").write_bytes(pickle.dumps(None))
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    code = f"""
+import time
+from pathlib import Path
+from undistill.audit.execution import _initialise
+_initialise(Path({str(tmp_path / "context" / "file")!r}), {int(gone.stdout)})
+time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == 1
+    assert not (tmp_path / "context").exists()
 
 
 def test_workers_end_with_an_audit_that_was_killed(start, finish_and_compare):

@@ -136,7 +136,7 @@ class Pool(Executor):
         with context.open("wb") as file:
             reduction.dump(self.context, file)
         return ProcessPoolExecutor(
-            max_workers=self.workers, initializer=_initialise, initargs=(context,), env=_ENVIRONMENT
+            max_workers=self.workers, initializer=_initialise, initargs=(context, os.getpid()), env=_ENVIRONMENT
         )
 
 
@@ -190,18 +190,18 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialise(context: Path) -> None:
+def _initialise(context: Path, audit: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a worker that the pool starts later, in place of one that ended
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(), context.parent), daemon=True).start()
+    threading.Thread(target=_end_with, args=(audit, context.parent), daemon=True).start()
     with context.open("rb") as file:
         _work.context = pickle.load(file)  # type: ignore[attr-defined]
 
 
 def _end_with(audit: int, folder: Path) -> None:
-    """A worker whose audit was killed would wait for its next pack, and hold its memory, for ever."""
+    """A worker whose audit was killed, be it before the worker began, would wait for its next pack for ever."""
     while os.getppid() == audit:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     shutil.rmtree(folder, ignore_errors=True)
