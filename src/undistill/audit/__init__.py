@@ -10,7 +10,7 @@ from undistill.audit.knockoff import train_knockoff
 from undistill.audit.packing import pack
 from undistill.audit.protocol import Origin, Protocol, battery, usable
 from undistill.audit.result import SCHEMA, Audit, Undefended
-from undistill.audit.run import MARK, PROBE_IMAGES, audit, audit_all, audit_path, open_executor, used_trials
+from undistill.audit.run import MARK, audit, audit_all, audit_path, open_executor, used_trials
 from undistill.audit.store import Entry, Store
 from undistill.audit.trial import Trial, run_pack, run_trial
 from undistill.audit.versions import VERSIONS, customised, plus, quick, standard
@@ -19,7 +19,6 @@ from undistill.audit.watching import SilentWatcher, Stage, Watcher, decided
 __all__ = [
     "FLAGS",
     "MARK",
-    "PROBE_IMAGES",
     "SCHEMA",
     "VERSIONS",
     "Accuracies",

@@ -11,13 +11,13 @@ from undistill.audit.watching import SilentWatcher, Watcher
 from undistill.blackbox import (
     CHECKED_IMAGES,
     FULL,
-    PROBE_IMAGES,
     Access,
     AnswerCache,
     Queries,
     TeacherLike,
     check_black_box,
     open_black_box,
+    probe_of,
 )
 from undistill.errors import InputError
 from undistill.models import Classifier, load_checkpoint, save_checkpoint
@@ -97,7 +97,7 @@ def train_knockoff(
         raise InputError("; ".join(problems))
     attackers = data.attackers_task(task)
     check_trainings(attackers, [student], recipe, [attack], queries)
-    probe = task.validation.images[:PROBE_IMAGES].float().div(255)
+    probe = probe_of(task)
     box = open_black_box(
         teacher,
         class_names=task.class_names,

@@ -13,8 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from undistill.attacks import Attack
 from undistill.audit.beforehand import check_answers, check_split, check_trainings
@@ -32,7 +30,6 @@ from undistill.audit.watching import Diary, SilentWatcher, Stage, Watcher
 from undistill.blackbox import (
     ANSWER_SPACE,
     CHECKED_IMAGES,
-    PROBE_IMAGES,
     AnswerCache,
     BlackBox,
     LocalBlackBox,
@@ -40,6 +37,7 @@ from undistill.blackbox import (
     TeacherLike,
     check_black_box,
     open_black_box,
+    probe_of,
 )
 from undistill.defences.training import CrossEntropy
 from undistill.errors import InputError
@@ -164,7 +162,7 @@ def audit_all(
         if reference is None:
             plain_box = undefended_among(boxes, task) or _train_undefended(boxes, task, out / UNDEFENDED, diary)
             reference = open_black_box(
-                plain_box, class_names=task.class_names, probe=_probe(task), access=protocol.access
+                plain_box, class_names=task.class_names, probe=probe_of(task), access=protocol.access
             )
         known = known_undefended(reference.unlimited, task)
         everyone = list({box.fingerprint: box for box in (*boxes, reference)}.values())
@@ -240,7 +238,7 @@ def open_all(
     """
     task = load_task(task) if isinstance(task, str) else task
     protocol = protocol or quick(task.input_shape)
-    probe = _probe(task)
+    probe = probe_of(task)
     open_box = partial(
         open_black_box,
         class_names=task.class_names,
@@ -262,10 +260,6 @@ def open_all(
         check_split(box, task)
         steadiness[box.fingerprint] = check_black_box(box, probe[:CHECKED_IMAGES])
     return Opened(task, protocol, boxes, given, steadiness)
-
-
-def _probe(task: Task) -> Float[Tensor, "n *shape"]:
-    return task.validation.images[:PROBE_IMAGES].float().div(255)
 
 
 def audit_path(out: Path, name: str, *, alone: bool) -> Path:

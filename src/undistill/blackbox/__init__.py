@@ -13,7 +13,14 @@ from undistill.blackbox.check import (
 from undistill.blackbox.defended import DefendedBlackBox, Served
 from undistill.blackbox.defending import defend
 from undistill.blackbox.facts import AnswerFacts, answer_facts
-from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
+from undistill.blackbox.opening import (
+    PROBE_IMAGES,
+    TeacherLike,
+    is_import_path,
+    open_black_box,
+    open_folder,
+    probe_of,
+)
 from undistill.blackbox.predictions import Predictions, is_predictions_file, read_predictions, stream_predictions
 from undistill.blackbox.queries import Page, Queries, QueryPlan
 from undistill.blackbox.remote import (
@@ -68,13 +75,16 @@ __all__ = [
     "check_new",
     "defend",
     "is_defended",
+    "is_import_path",
     "is_predictions_file",
     "is_url",
     "load_defended",
     "log_probs_of_probabilities",
     "open_black_box",
+    "open_folder",
     "page_images",
     "parse_access",
+    "probe_of",
     "read_predictions",
     "save_defended",
     "stream_predictions",

@@ -6,7 +6,7 @@ import torch
 
 from undistill.blackbox.box import QUERY_BATCH, BlackBox
 from undistill.blackbox.defended import DefendedBlackBox
-from undistill.blackbox.opening import PROBE_IMAGES, TeacherLike, open_black_box
+from undistill.blackbox.opening import TeacherLike, open_black_box, probe_of
 from undistill.defences.output import OutputDefence, OwnData
 from undistill.errors import InputError
 from undistill.tasks import Split, Task
@@ -62,7 +62,7 @@ def defend(
             problems.append(str(error))
     if problems:
         raise InputError("; ".join(problems))
-    probe = task.validation.images[:PROBE_IMAGES].float().div(255)
+    probe = probe_of(task)
 
     def opened(model: TeacherLike, name: str | None) -> BlackBox:
         if isinstance(model, BlackBox):

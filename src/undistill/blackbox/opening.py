@@ -12,9 +12,44 @@ from undistill.blackbox.remote import RemoteBlackBox, is_url
 from undistill.blackbox.saved import is_defended, load_defended
 from undistill.errors import InputError
 from undistill.models import Classifier, import_callable, load_checkpoint
+from undistill.tasks import Task
 
 TeacherLike = str | Path | Classifier | BlackBox | Callable[[Tensor], Tensor]
 PROBE_IMAGES = 256  # of the validation split, by which a callable is looked at
+
+
+def probe_of(task: Task) -> Float[Tensor, "n *shape"]:
+    """The images of a task by which a teacher is looked at when it is opened."""
+    return task.validation.images[:PROBE_IMAGES].float().div(255)
+
+
+def is_import_path(teacher: str) -> bool:
+    """Whether a teacher's name is ``package.module:callable``."""
+    return ":" in teacher and not is_url(teacher) and not Path(teacher).exists()
+
+
+def open_folder(
+    folder: Path, *, name: str | None = None, trust_import_path: bool = False
+) -> tuple[BlackBox, Classifier]:
+    """What a folder serves, a checkpoint or one of ``undistill defend``; and the classifier behind it.
+
+    Args:
+        folder: which.
+        name: of the teacher without its defences; by default that of the folder.
+        trust_import_path: let the checkpoint import and run the code that it names.
+
+    Raises:
+        InputError: it is neither, or damaged.
+    """
+    box: BlackBox
+    if is_defended(folder):
+        box = load_defended(folder, name=name, trust_import_path=trust_import_path)
+    else:
+        classifier = load_checkpoint(folder, trust_import_path=trust_import_path)
+        box = LocalBlackBox(name or folder.resolve().name, classifier)
+    own = box.undefended
+    assert isinstance(own, LocalBlackBox)
+    return box, own.classifier
 
 
 def open_black_box(
@@ -51,17 +86,12 @@ def open_black_box(
         remote = RemoteBlackBox(teacher, class_names, probe, access)
         remote.name = name or remote.name
         return _limited(remote, access)
-    if isinstance(teacher, str) and ":" in teacher and not Path(teacher).exists():
+    if isinstance(teacher, str) and is_import_path(teacher):
         name, teacher = name or teacher, import_callable(teacher)
     if isinstance(teacher, str | Path):
-        path = Path(teacher)
-        if is_defended(path):
-            served = load_defended(path, name=name, trust_import_path=trust_import_path)
-            own = served.undefended
-            assert isinstance(own, LocalBlackBox)
-            _check_fits(own.name, own.classifier, class_names, probe)
-            return _limited(served, access)
-        name, teacher = name or path.resolve().name, load_checkpoint(path, trust_import_path=trust_import_path)
+        box, classifier = open_folder(Path(teacher), name=name, trust_import_path=trust_import_path)
+        _check_fits(box.undefended.name, classifier, class_names, probe)
+        return _limited(box, access)
     if isinstance(teacher, Classifier):
         name = name or teacher.architecture
         _check_fits(name, teacher, class_names, probe)

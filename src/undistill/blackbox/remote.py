@@ -33,7 +33,6 @@ PROBED = 16  # images by which a teacher is known again: every start asks about 
 TIMEOUT = 300.0  # seconds for one answer, from the question to its last byte
 PATIENCE = 600.0  # seconds in which a server may ask us to wait before it answers; beyond them the user is told
 PAUSES = (1.0, 4.0, 16.0)  # seconds before asking again after a failure
-WAITS = frozenset({429, 503})  # that may say how long to wait
 MAY_PASS = frozenset({502, 503, 504})  # a gateway, or a server that is starting
 ERROR_SIZE = 2**16  # bytes of an error that are read
 ABOUT_SIZE = 2**22  # bytes of what a server may say of itself, with many thousand names of classes
@@ -240,7 +239,7 @@ class RemoteBlackBox(BlackBox):
                         f"{self.url} answers only those who have a key that it knows; put yours into the environment "
                         f"variable {KEY_VARIABLE}"
                     )
-                if reply.status == 429 or (reply.status in WAITS and reply.retry_after is not None):
+                if reply.status == 429 or (reply.status == 503 and reply.retry_after is not None):
                     seconds = _seconds(reply.retry_after)
                     waited += seconds
                     if waited > PATIENCE:

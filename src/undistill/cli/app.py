@@ -27,7 +27,7 @@ from undistill.audit import (
     train_knockoff,
     usable,
 )
-from undistill.blackbox import FULL, PROBE_IMAGES, BlackBox, open_black_box
+from undistill.blackbox import FULL, BlackBox, open_black_box, probe_of
 from undistill.cli.demo import run_demo
 from undistill.cli.listing import Kind, entries
 from undistill.cli.measuring import DEFAULT_GRID, find_files, grid_of, measure_files, measure_teacher_on
@@ -342,7 +342,7 @@ def utility(
         Print JSON instead of tables.
     """
     data = task.load()
-    probe = data.validation.images[:PROBE_IMAGES].float().div(255)
+    probe = probe_of(data)
 
     def opened(named: str) -> BlackBox:
         box = open_black_box(named, class_names=data.class_names, probe=probe, trust_import_path=trust_import_path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from undistill.audit import check_split
-from undistill.blackbox import PROBE_IMAGES, Predictions, is_url, open_black_box, stream_predictions
+from undistill.blackbox import Predictions, is_url, open_black_box, probe_of, stream_predictions
 from undistill.cli.options import OutputDefenceOptions, TaskOptions
 from undistill.errors import InputError
 from undistill.information import DEFAULT_POWERS
@@ -97,7 +97,7 @@ def measure_teacher_on(
     box = open_black_box(
         defences.around(teacher, data, trust_import_path=trust_import_path),
         class_names=data.class_names,
-        probe=data.validation.images[:PROBE_IMAGES].float().div(255),
+        probe=probe_of(data),
         trust_import_path=trust_import_path,
     )
     check_split(box, data)

@@ -10,7 +10,6 @@ from cyclopts import Group, Parameter, Token
 from undistill.audit import RayCluster
 from undistill.blackbox import (
     ANSWER_SPACE,
-    PROBE_IMAGES,
     Access,
     Queries,
     TeacherLike,
@@ -19,6 +18,7 @@ from undistill.blackbox import (
     is_url,
     open_black_box,
     parse_access,
+    probe_of,
 )
 from undistill.blackbox.queries import QueryMode
 from undistill.cli.methods import parse_data, parse_method
@@ -110,7 +110,7 @@ class OutputDefenceOptions:
                 return open_black_box(
                     teacher,
                     class_names=task.class_names,
-                    probe=task.validation.images[:PROBE_IMAGES].float().div(255),
+                    probe=probe_of(task),
                     trust_import_path=trust_import_path,
                 )
             return teacher

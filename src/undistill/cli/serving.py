@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from undistill.blackbox import BlackBox, LocalBlackBox, check_new, is_defended, is_url, load_defended, save_defended
+from undistill.blackbox import BlackBox, check_new, is_import_path, is_url, open_folder, save_defended
 from undistill.cli.options import OutputDefenceOptions, TaskOptions, Whole
 from undistill.errors import InputError, require
-from undistill.models import load_checkpoint
 from undistill.serve import MAX_IMAGES, Clients, Meter, create_app, read_keys
 
 CONNECTIONS = 128  # at a time; more are told to come later
@@ -40,7 +39,7 @@ def defend(
     if defences is None or not defences.output_defence:
         raise InputError("no output defence is named; add --output-defence NAME (see: undistill list defences)")
     check_new(out)
-    if is_url(teacher) or (":" in teacher and not Path(teacher).exists()):
+    if is_url(teacher) or is_import_path(teacher):
         raise InputError(
             f"{'a URL' if is_url(teacher) else repr(teacher)} is no checkpoint folder, and nothing else can be saved "
             "with its defences; serve it from Python (undistill.serve.create_app)"
@@ -93,18 +92,12 @@ def serve(
     uvicorn = require("uvicorn", "serve")
     clients = Clients({}) if keys is None else read_keys(keys)
     meter = Meter(rate or [], rate_store)
-    box: BlackBox
-    if is_defended(teacher):
-        box = load_defended(teacher, trust_import_path=trust_import_path)
-    else:
-        box = LocalBlackBox(teacher.resolve().name, load_checkpoint(teacher, trust_import_path=trust_import_path))
-    own = box.undefended
-    assert isinstance(own, LocalBlackBox)
+    box, classifier = open_folder(teacher, trust_import_path=trust_import_path)
     app = create_app(
         box,
-        class_names=own.classifier.class_names,
-        input_shape=own.classifier.input_shape,
-        name=name or own.name,
+        class_names=classifier.class_names,
+        input_shape=classifier.input_shape,
+        name=name or box.undefended.name,
         clients=clients,
         meter=meter,
         max_images=max_images,

@@ -65,6 +65,7 @@ class Meter:
     def __init__(self, rates: Sequence[str] = (), store: str = "memory://") -> None:
         limits = require("limits", "serve")
         self._lock = threading.Lock()
+        self._lost = require("limits.errors", "serve").StorageError
         self.words = " and ".join(rates)
         self.rates: list[Any] = []
         for rate in rates:
@@ -97,7 +98,6 @@ class Meter:
         Raises:
             ConnectionError: the store of the counts does not answer.
         """
-        lost = require("limits.errors", "serve").StorageError
         try:
             with self._lock:
                 full = [item for item in self.rates if not self._limiter.test(item, client, cost=images)]
@@ -106,7 +106,7 @@ class Meter:
                 if not full:
                     return 0.0
                 ends = [self._limiter.get_window_stats(item, client).reset_time for item in full]
-        except lost as error:
+        except self._lost as error:
             raise ConnectionError("the store of the counts does not answer") from error
         return max(1.0, max(ends) - time.time())
 
@@ -185,13 +185,20 @@ def create_app(
         image = a_number * math.prod(input_shape)
         longest = min(limit, most * image) + HEADER
         read = bytearray()
-        async with asyncio.timeout(READING):
-            async for part in request.stream():
-                read += part
-                if len(read) > longest:
-                    fits = min(most, limit // image)
-                    instead = f"ask about at most {fits} images at once" if fits else f"send tensors to {TENSORS_PATH}"
-                    raise refuse(413, f"more than the {longest:,} bytes that a request may have; {instead}")
+        try:
+            async with asyncio.timeout(READING):
+                async for part in request.stream():
+                    read += part
+                    if len(read) > longest:
+                        break
+        except TimeoutError:
+            raise refuse(408, f"the request did not end within {READING:.0f} s; send it at once") from None
+        except ClientDisconnect:
+            raise refuse(400, "the request broke off") from None
+        if len(read) > longest:
+            fits = min(most, limit // image)
+            instead = f"ask about at most {fits} images at once" if fits else f"send tensors to {TENSORS_PATH}"
+            raise refuse(413, f"more than the {longest:,} bytes that a request may have; {instead}")
         return bytes(read)
 
     def checked(content: bytes, unpack: Callable[[bytes], Tensor]) -> Float[Tensor, "n *shape"]:
@@ -236,10 +243,6 @@ def create_app(
             await run_in_threadpool(admit, client, len(images))
             async with turn:
                 return await run_in_threadpool(answered, images)
-        except TimeoutError:
-            raise refuse(408, f"the request did not end within {READING:.0f} s; send it at once") from None
-        except ClientDisconnect:
-            raise refuse(400, "the request broke off") from None
         except asyncio.CancelledError:
             raise later("the server stops") from None
         finally:
